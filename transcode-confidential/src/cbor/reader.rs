@@ -1,0 +1,198 @@
+use thiserror::Error;
+
+use super::{FALSE, Major, TRUE};
+
+/// Why some bytes are not the deterministic CBOR that was expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CborError {
+    /// The input ends inside an item.
+    #[error("the input ends inside an item")]
+    Truncated,
+    /// An item of another type stands where this one was expected.
+    #[error("an item of another type was expected")]
+    Type,
+    /// An encoding that RFC 8949 section 4.2.1 does not allow: indefinite, not shortest, a tag, a float.
+    #[error("the encoding is not deterministic")]
+    NotDeterministic,
+    /// A text string that is not UTF-8.
+    #[error("a text is not UTF-8")]
+    Utf8,
+    /// A string, array or map longer than its limit.
+    #[error("an item is longer than its limit")]
+    TooLong,
+    /// Map keys repeat or do not ascend.
+    #[error("map keys repeat or do not ascend")]
+    KeyOrder,
+    /// A map key that the format does not know.
+    #[error("unknown map key {0}")]
+    UnknownKey(u64),
+    /// A required map key is missing.
+    #[error("required map key {0} is missing")]
+    MissingKey(u64),
+    /// A value outside the range that its meaning allows.
+    #[error("a value is out of range")]
+    Range,
+    /// Bytes follow the end of the value.
+    #[error("bytes follow the end of the value")]
+    Trailing,
+}
+
+/// Reads deterministic CBOR from a slice, without copying and without trusting a declared length.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    /// Starts at the first byte.
+    pub const fn new(input: &'a [u8]) -> Self {
+        Self { rest: input }
+    }
+
+    /// An unsigned integer.
+    pub fn uint(&mut self) -> Result<u64, CborError> {
+        self.head(Major::Unsigned)
+    }
+
+    /// An unsigned integer that fits `T`.
+    pub fn number<T: TryFrom<u64>>(&mut self) -> Result<T, CborError> {
+        T::try_from(self.uint()?).map_err(|_| CborError::Range)
+    }
+
+    /// A byte string of at most `limit` bytes.
+    pub fn bytes(&mut self, limit: usize) -> Result<&'a [u8], CborError> {
+        let length = self.length(Major::Bytes, limit)?;
+        self.take(length)
+    }
+
+    /// A byte string of exactly `N` bytes.
+    pub fn array_of<const N: usize>(&mut self) -> Result<[u8; N], CborError> {
+        <[u8; N]>::try_from(self.bytes(N)?).map_err(|_| CborError::Range)
+    }
+
+    /// A text string of at most `limit` bytes.
+    pub fn text(&mut self, limit: usize) -> Result<&'a str, CborError> {
+        let length = self.length(Major::Text, limit)?;
+        std::str::from_utf8(self.take(length)?).map_err(|_| CborError::Utf8)
+    }
+
+    /// `true` or `false`.
+    pub fn bool(&mut self) -> Result<bool, CborError> {
+        match self.take(1)? {
+            [FALSE] => Ok(false),
+            [TRUE] => Ok(true),
+            _ => Err(CborError::Type),
+        }
+    }
+
+    /// The head of an array; gives the number of items that follow.
+    pub fn array(&mut self, limit: usize) -> Result<usize, CborError> {
+        self.length(Major::Array, limit)
+    }
+
+    /// The head of a map with unsigned integer keys, at most `limit` of them.
+    pub fn int_map(&mut self, limit: usize) -> Result<MapReader<'_, 'a>, CborError> {
+        let pairs = self.length(Major::Map, limit)?;
+        Ok(MapReader { reader: self, left: pairs, last: None })
+    }
+
+    /// Succeeds where every byte was read.
+    pub const fn end(&self) -> Result<(), CborError> {
+        if self.rest.is_empty() { Ok(()) } else { Err(CborError::Trailing) }
+    }
+
+    /// The bytes not yet read.
+    pub const fn remaining(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    fn length(&mut self, major: Major, limit: usize) -> Result<usize, CborError> {
+        match usize::try_from(self.head(major)?) {
+            Ok(length) if length <= limit => Ok(length),
+            _ => Err(CborError::TooLong),
+        }
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8], CborError> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(CborError::Truncated)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    fn head(&mut self, expected: Major) -> Result<u64, CborError> {
+        let &[first] = self.take(1)? else { return Err(CborError::Truncated) };
+        if first >> 5 != expected as u8 {
+            return Err(if first >> 5 == Major::Simple as u8 || first >> 5 == 6 {
+                CborError::NotDeterministic
+            } else {
+                CborError::Type
+            });
+        }
+        let (width, shortest) = match first & 0x1f {
+            small @ 0..=23 => return Ok(u64::from(small)),
+            24 => (1, 24),
+            25 => (2, 0x100),
+            26 => (4, 0x1_0000),
+            27 => (8, 0x1_0000_0000),
+            _ => return Err(CborError::NotDeterministic),
+        };
+        let value = self.take(width)?.iter().fold(0, |value, &byte| value << 8 | u64::from(byte));
+        if value < shortest { Err(CborError::NotDeterministic) } else { Ok(value) }
+    }
+}
+
+/// The pairs of a map, whose keys must ascend.
+#[derive(Debug)]
+pub struct MapReader<'r, 'a> {
+    reader: &'r mut Reader<'a>,
+    left: usize,
+    last: Option<u64>,
+}
+
+impl<'a> MapReader<'_, 'a> {
+    /// The next key, or `None` after the last pair. Read its value with [`MapReader::value`] before the next call.
+    pub fn next_key(&mut self) -> Result<Option<u64>, CborError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        let key = self.reader.uint()?;
+        if self.last.is_some_and(|last| key <= last) {
+            return Err(CborError::KeyOrder);
+        }
+        self.last = Some(key);
+        Ok(Some(key))
+    }
+
+    /// Expects `key` as the next key and gives the reader at its value.
+    pub fn required(&mut self, key: u64) -> Result<&mut Reader<'a>, CborError> {
+        match self.next_key()? {
+            Some(found) if found == key => Ok(self.reader),
+            Some(found) if found < key => Err(CborError::UnknownKey(found)),
+            _ => Err(CborError::MissingKey(key)),
+        }
+    }
+
+    /// Gives the reader at the value of `key` where that is the next key, else `None` without reading anything.
+    pub fn optional(&mut self, key: u64) -> Result<Option<&mut Reader<'a>>, CborError> {
+        let mut ahead = self.reader.clone();
+        if self.left == 0 || ahead.uint()? != key {
+            return Ok(None);
+        }
+        self.required(key).map(Some)
+    }
+
+    /// The reader at the value of the key just read.
+    pub const fn value(&mut self) -> &mut Reader<'a> {
+        self.reader
+    }
+
+    /// Succeeds where every pair was read.
+    pub fn end(mut self) -> Result<(), CborError> {
+        match self.next_key()? {
+            None => Ok(()),
+            Some(key) => Err(CborError::UnknownKey(key)),
+        }
+    }
+}
