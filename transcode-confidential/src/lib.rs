@@ -10,7 +10,7 @@
 //! | [`attestation`] | strict verification of Nitro attestation documents, measurements, trust roots |
 //! | [`message`] | content encryption in the AWS Encryption SDK message format 2.0, streaming |
 //! | [`protocol`] | frames and messages between enclave and parent, API types, signed policy |
-//! | [`ids`], [`time`], [`entropy`], [`secret`], [`cbor`] | the small vocabulary that those are written in |
+//! | [`ids`], [`time`], [`entropy`], [`secret`], [`signature`], [`cbor`] | the small vocabulary that those are written in |
 #![cfg_attr(
     test,
     allow(
@@ -31,4 +31,5 @@ pub mod keys;
 pub mod message;
 pub mod protocol;
 pub mod secret;
+pub mod signature;
 pub mod time;

@@ -1,1 +1,13 @@
-//! Placeholder.
+//! What the parts of the system say to each other.
+//!
+//! | module | between |
+//! |---|---|
+//! | [`frame`] | anybody: how one message ends and the next begins |
+//! | [`host`] | enclave and parent: log records out and in, credentials, policy |
+//! | [`api`] | client and enclave, inside attested TLS |
+//! | [`policy`] | policy authority and enclave: signed grants |
+
+pub mod api;
+pub mod frame;
+pub mod host;
+pub mod policy;

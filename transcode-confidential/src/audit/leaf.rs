@@ -1,0 +1,230 @@
+//! The leaf: the bytes of one event, which the chain and the tree hash.
+//!
+//! A leaf is a deterministic CBOR map with integer keys (`docs/PROTOCOL.md`, "Leaf"). The leaf hash of the event before
+//! is inside, so the leaf hashes form a chain as well as the leaves of a tree, at the cost of one hash.
+
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use super::{
+    body::EventBody,
+    event::{AuditEvent, AuditEventType, AuditSeverity, EventDraft},
+};
+use crate::{
+    cbor::{CborError, MapReader, Reader, Writer},
+    ids::{Epoch, KeyVersion, LeafHash, Sequence},
+    time::Timestamp,
+};
+
+/// Greatest length of a leaf, in bytes: what a tlog-tiles entry bundle can hold.
+pub const LEAF_LIMIT: usize = 65_535;
+/// Greatest length of `details`, in bytes.
+pub const DETAILS_LIMIT: usize = 4096;
+/// Greatest length of an enclave id, key id, principal or content id, in bytes.
+pub const NAME_LIMIT: usize = 256;
+
+const LEAF_VERSION: u64 = 1;
+const FIELDS: usize = 14;
+
+/// Why some bytes are not a leaf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LeafError {
+    /// Not the deterministic CBOR of a leaf.
+    #[error("not a leaf: {0}")]
+    Encoding(#[from] CborError),
+    /// A leaf of a version that this code does not know.
+    #[error("leaf version {0} is not known")]
+    Version(u64),
+    /// An event type that this code does not know.
+    #[error("event type {0} is not known")]
+    EventType(u64),
+    /// Longer than [`LEAF_LIMIT`].
+    #[error("the leaf has {0} bytes, more than {LEAF_LIMIT}")]
+    TooLong(usize),
+    /// A text of the draft is longer than its limit.
+    #[error("{field} has {got} bytes, more than {limit}")]
+    Text {
+        /// The field.
+        field: &'static str,
+        /// Its length in bytes.
+        got: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+}
+
+/// `SHA-256(0x00 || leaf)`, RFC 6962 section 2.1.
+pub fn leaf_hash(leaf: &[u8]) -> LeafHash {
+    let mut hasher = Sha256::new();
+    hasher.update([0x00]);
+    hasher.update(leaf);
+    LeafHash::new(hasher.finalize().into())
+}
+
+/// Where an event stands in its log: what the chain adds to a draft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) sequence: Sequence,
+    pub(super) epoch: Epoch,
+    pub(super) time: Timestamp,
+    pub(super) previous: LeafHash,
+}
+
+/// Encodes a draft at its place.
+///
+/// # Errors
+/// [`LeafError::Text`] where a text is too long; nothing is cut silently.
+pub(super) fn encode(place: &Place, draft: &EventDraft) -> Result<Vec<u8>, LeafError> {
+    within("details", &draft.details, DETAILS_LIMIT)?;
+    let mut out = Writer::with_capacity(192 + draft.details.len());
+    let optional = [
+        draft.enclave_id.is_some(),
+        draft.key_id.is_some(),
+        draft.key_version.is_some(),
+        draft.principal.is_some(),
+        draft.content_id.is_some(),
+        draft.body.is_some(),
+    ];
+    out.map(8 + optional.into_iter().filter(|given| *given).count());
+    out.uint(0).uint(LEAF_VERSION);
+    out.uint(1).uint(place.sequence.0);
+    out.uint(2).uint(place.epoch.0);
+    out.uint(3).uint(place.time.0);
+    out.uint(4).uint(draft.event_type.code());
+    out.uint(5).uint(draft.severity as u64);
+    out.uint(6).bytes(place.previous.as_bytes());
+    put_name(&mut out, 7, "enclave id", draft.enclave_id.as_deref())?;
+    put_name(&mut out, 8, "key id", draft.key_id.as_deref())?;
+    if let Some(version) = draft.key_version {
+        out.uint(9).uint(u64::from(version.0));
+    }
+    put_name(&mut out, 10, "principal", draft.principal.as_deref())?;
+    put_name(&mut out, 11, "content id", draft.content_id.as_deref())?;
+    out.uint(12).text(&draft.details);
+    if let Some(body) = &draft.body {
+        out.uint(13);
+        body.encode(&mut out);
+    }
+    let leaf = out.into_bytes();
+    if leaf.len() > LEAF_LIMIT { Err(LeafError::TooLong(leaf.len())) } else { Ok(leaf) }
+}
+
+/// Decodes a leaf and computes its hash.
+///
+/// # Errors
+/// Whatever is not byte for byte what [`AuditEvent::to_leaf`] gives back for the decoded event.
+pub fn decode(leaf: &[u8]) -> Result<AuditEvent, LeafError> {
+    if leaf.len() > LEAF_LIMIT {
+        return Err(LeafError::TooLong(leaf.len()));
+    }
+    let mut reader = Reader::new(leaf);
+    let mut map = reader.int_map(FIELDS)?;
+    let version = map.required(0)?.uint()?;
+    if version != LEAF_VERSION {
+        return Err(LeafError::Version(version));
+    }
+    let sequence = Sequence(map.required(1)?.uint()?);
+    let epoch = Epoch(map.required(2)?.uint()?);
+    let time = Timestamp(map.required(3)?.uint()?);
+    let code = map.required(4)?.uint()?;
+    let event_type = AuditEventType::from_code(code).ok_or(LeafError::EventType(code))?;
+    let severity = AuditSeverity::from_code(map.required(5)?.uint()?).ok_or(CborError::Range)?;
+    let previous = LeafHash::new(map.required(6)?.array_of()?);
+    let enclave_id = take_name(&mut map, 7)?;
+    let key_id = take_name(&mut map, 8)?;
+    let key_version = match map.optional(9)? {
+        Some(reader) => Some(KeyVersion(reader.number()?)),
+        None => None,
+    };
+    let principal = take_name(&mut map, 10)?;
+    let content_id = take_name(&mut map, 11)?;
+    let details = map.required(12)?.text(DETAILS_LIMIT)?.to_owned();
+    let body = match map.optional(13)? {
+        Some(reader) => Some(EventBody::decode(reader)?),
+        None => None,
+    };
+    map.end()?;
+    reader.end()?;
+    let event = AuditEvent {
+        sequence,
+        epoch,
+        time,
+        event_type,
+        severity,
+        enclave_id,
+        key_id,
+        key_version,
+        principal,
+        content_id,
+        details,
+        body,
+        previous,
+        hash: leaf_hash(leaf),
+    };
+    // The reader is strict already; this makes the guarantee independent of it.
+    if event.to_leaf()? != leaf {
+        return Err(CborError::NotDeterministic.into());
+    }
+    Ok(event)
+}
+
+impl AuditEvent {
+    /// The leaf of this event. Its hash is [`AuditEvent::hash`] where nothing was changed.
+    ///
+    /// # Errors
+    /// Only where a text was made longer than its limit.
+    pub fn to_leaf(&self) -> Result<Vec<u8>, LeafError> {
+        let place = Place { sequence: self.sequence, epoch: self.epoch, time: self.time, previous: self.previous };
+        encode(&place, &self.to_draft())
+    }
+
+    fn to_draft(&self) -> EventDraft {
+        EventDraft {
+            event_type: self.event_type,
+            severity: self.severity,
+            enclave_id: self.enclave_id.clone(),
+            key_id: self.key_id.clone(),
+            key_version: self.key_version,
+            principal: self.principal.clone(),
+            content_id: self.content_id.clone(),
+            details: self.details.clone(),
+            body: self.body.clone(),
+        }
+    }
+
+    pub(super) fn placed(place: Place, draft: EventDraft, hash: LeafHash) -> Self {
+        Self {
+            sequence: place.sequence,
+            epoch: place.epoch,
+            time: place.time,
+            event_type: draft.event_type,
+            severity: draft.severity,
+            enclave_id: draft.enclave_id,
+            key_id: draft.key_id,
+            key_version: draft.key_version,
+            principal: draft.principal,
+            content_id: draft.content_id,
+            details: draft.details,
+            body: draft.body,
+            previous: place.previous,
+            hash,
+        }
+    }
+}
+
+const fn within(field: &'static str, text: &str, limit: usize) -> Result<(), LeafError> {
+    if text.len() > limit { Err(LeafError::Text { field, got: text.len(), limit }) } else { Ok(()) }
+}
+
+fn put_name(out: &mut Writer, key: u64, field: &'static str, name: Option<&str>) -> Result<(), LeafError> {
+    if let Some(name) = name {
+        within(field, name, NAME_LIMIT)?;
+        out.uint(key).text(name);
+    }
+    Ok(())
+}
+
+fn take_name(map: &mut MapReader<'_, '_>, key: u64) -> Result<Option<String>, CborError> {
+    map.optional(key)?.map(|reader| reader.text(NAME_LIMIT).map(str::to_owned)).transpose()
+}

@@ -1,0 +1,264 @@
+use thiserror::Error;
+
+/// Length of a record's head, in bytes.
+pub const RECORD_HEAD: usize = 16;
+/// Greatest length of a record's payload, in bytes.
+pub const RECORD_LIMIT: usize = 256 * 1024;
+/// The unit in which a disk writes or does not write.
+const SECTOR: usize = 512;
+
+/// What a record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RecordKind {
+    /// The leaf of an event.
+    Entry = 1,
+    /// A key as KMS wrapped it.
+    WrappedKey = 2,
+    /// 160 bytes of [`crate::audit::Seal`].
+    Seal = 3,
+    /// A C2SP signed note.
+    Checkpoint = 4,
+    /// An attestation document.
+    Attestation = 5,
+    /// A part of a snapshot.
+    Snapshot = 6,
+    /// 80 bytes of [`super::Footer`].
+    Footer = 7,
+    /// A policy as its authority signed it.
+    Policy = 8,
+}
+
+impl RecordKind {
+    /// The kind of this code.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::Entry,
+            2 => Self::WrappedKey,
+            3 => Self::Seal,
+            4 => Self::Checkpoint,
+            5 => Self::Attestation,
+            6 => Self::Snapshot,
+            7 => Self::Footer,
+            8 => Self::Policy,
+            _ => return None,
+        })
+    }
+
+    /// Whether an entry that follows must name the record's digest.
+    pub const fn is_attachment(self) -> bool {
+        matches!(self, Self::WrappedKey | Self::Attestation | Self::Snapshot | Self::Policy)
+    }
+}
+
+/// One record.
+///
+/// On disk: `payload length (4) || kind (1) || zero (3) || CRC32C of the payload (4) || CRC32C of the 12 bytes before (4) ||
+/// payload`, integers big-endian.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// What the payload is.
+    pub kind: RecordKind,
+    /// The payload, at most [`RECORD_LIMIT`] bytes.
+    pub payload: Vec<u8>,
+}
+
+impl Record {
+    /// A record; the payload must be within [`RECORD_LIMIT`], as every reader checks.
+    pub fn new(kind: RecordKind, payload: impl Into<Vec<u8>>) -> Self {
+        Self { kind, payload: payload.into() }
+    }
+
+    /// Appends the record as it lies on disk.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        // A payload beyond 4 GiB cannot occur; written with a saturated length it would be refused by every reader.
+        let length = u32::try_from(self.payload.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let sum = crc32c::crc32c(&self.payload).to_be_bytes();
+        let head = [&length[..], &[self.kind as u8, 0, 0, 0], &sum].concat();
+        out.extend_from_slice(&head);
+        out.extend_from_slice(&crc32c::crc32c(&head).to_be_bytes());
+        out.extend_from_slice(&self.payload);
+    }
+
+    /// Length on disk, in bytes.
+    pub const fn disk_len(&self) -> usize {
+        RECORD_HEAD + self.payload.len()
+    }
+}
+
+/// A record that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("{kind} at offset {offset}")]
+pub struct RecordError {
+    /// Where the record starts in the file.
+    pub offset: u64,
+    /// What is wrong with it.
+    pub kind: DamageKind,
+}
+
+/// What is wrong with a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DamageKind {
+    /// The head's check sum does not match.
+    #[error("the check sum of a record's head does not match")]
+    Head,
+    /// The payload's check sum does not match.
+    #[error("the check sum of a record does not match")]
+    Payload,
+    /// The head is whole, but says what no record says.
+    #[error("a record of unknown kind or forbidden length")]
+    Unknown,
+    /// The file ends inside the record.
+    #[error("the file ends inside a record")]
+    Ends,
+}
+
+/// Cuts a stream of bytes into records. Holds one record and what was pushed with it, never what a length field promises.
+#[derive(Debug, Default)]
+pub struct RecordBuffer {
+    buffer: Vec<u8>,
+    start: usize,
+    offset: u64,
+}
+
+impl RecordBuffer {
+    /// Starts at `offset` in the file.
+    pub const fn at(offset: u64) -> Self {
+        Self { buffer: Vec::new(), start: 0, offset }
+    }
+
+    /// Adds the bytes that come next in the file.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Offset in the file of the next record.
+    pub const fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The bytes of the file from the next record on, as far as they were pushed.
+    pub fn rest(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    /// The next whole record, or `None` where more bytes are needed.
+    ///
+    /// # Errors
+    /// [`RecordError`]; the record stays in the buffer.
+    pub fn next_record(&mut self) -> Result<Option<Record>, RecordError> {
+        let damaged = |kind| RecordError { offset: self.offset, kind };
+        let rest = self.rest();
+        let Some((head, payload)) = rest.split_first_chunk::<RECORD_HEAD>() else { return Ok(None) };
+        let [l0, l1, l2, l3, kind, z0, z1, z2, p0, p1, p2, p3, h0, h1, h2, h3] = *head;
+        if crc32c::crc32c(&[l0, l1, l2, l3, kind, z0, z1, z2, p0, p1, p2, p3]) != u32::from_be_bytes([h0, h1, h2, h3]) {
+            return Err(damaged(DamageKind::Head));
+        }
+        let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
+        let kind = RecordKind::from_code(kind).filter(|_| length <= RECORD_LIMIT && [z0, z1, z2] == [0; 3]);
+        let kind = kind.ok_or_else(|| damaged(DamageKind::Unknown))?;
+        let Some(payload) = payload.get(..length) else { return Ok(None) };
+        if crc32c::crc32c(payload) != u32::from_be_bytes([p0, p1, p2, p3]) {
+            return Err(damaged(DamageKind::Payload));
+        }
+        let record = Record::new(kind, payload);
+        self.start += record.disk_len();
+        self.offset += record.disk_len() as u64;
+        Ok(Some(record))
+    }
+}
+
+/// Whether `rest`, the end of a file from the first unreadable record at file offset `offset` on, looks as an interrupted
+/// write leaves it: empty from some sector boundary on, or ending inside its first record.
+///
+/// A single changed byte never looks like that: it leaves no empty sector, and a head whose length was changed no longer
+/// matches its own check sum.
+pub fn is_torn(rest: &[u8], offset: u64) -> bool {
+    let mut buffer = RecordBuffer::at(offset);
+    buffer.push(rest);
+    // Fewer bytes than the record needs, where its head is whole or missing.
+    let ends_inside = matches!(buffer.next_record(), Ok(None));
+    let into_sector = usize::try_from(offset % SECTOR as u64).unwrap_or_default();
+    let first_boundary = if into_sector == 0 { 0 } else { SECTOR - into_sector };
+    let length = match rest.first_chunk::<4>() {
+        Some(length) => RECORD_HEAD + (u32::from_be_bytes(*length) as usize).min(RECORD_LIMIT),
+        None => RECORD_HEAD,
+    };
+    let mut boundaries = (first_boundary..rest.len().min(length)).step_by(SECTOR);
+    ends_inside || boundaries.any(|at| rest.get(at..).is_some_and(|tail| tail.iter().all(|byte| *byte == 0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(records: &[Record]) -> Vec<u8> {
+        let mut out = Vec::new();
+        records.iter().for_each(|record| record.write_to(&mut out));
+        out
+    }
+
+    fn sample() -> Vec<Record> {
+        vec![
+            Record::new(RecordKind::Entry, *b"leaf"),
+            Record::new(RecordKind::Seal, [7; 160]),
+            Record::new(RecordKind::Checkpoint, []),
+        ]
+    }
+
+    #[test]
+    fn records_come_back_however_the_stream_is_cut() {
+        let bytes = disk(&sample());
+        for step in 1..bytes.len() {
+            let mut buffer = RecordBuffer::at(96);
+            let mut found = Vec::new();
+            for chunk in bytes.chunks(step) {
+                buffer.push(chunk);
+                while let Some(record) = buffer.next_record().unwrap() {
+                    found.push(record);
+                }
+            }
+            assert_eq!(found, sample());
+            assert_eq!(buffer.offset(), 96 + bytes.len() as u64);
+        }
+    }
+
+    #[test]
+    fn no_changed_byte_goes_unnoticed_or_looks_torn() {
+        let bytes = disk(&sample()[..2]);
+        for at in 0..bytes.len() {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut changed = bytes.clone();
+                changed[at] ^= flip;
+                let mut buffer = RecordBuffer::at(96);
+                buffer.push(&changed);
+                let mut error = None;
+                while error.is_none() {
+                    match buffer.next_record() {
+                        Ok(Some(_)) => {}
+                        Ok(None) => panic!("byte {at} went unnoticed"),
+                        Err(damage) => error = Some(damage),
+                    }
+                }
+                assert!(!is_torn(buffer.rest(), error.unwrap().offset), "byte {at} looks torn");
+            }
+        }
+    }
+
+    #[test]
+    fn every_prefix_and_every_tail_of_empty_sectors_looks_torn() {
+        let bytes = disk(&[Record::new(RecordKind::Entry, vec![5; 3000])]);
+        for end in 1..bytes.len() {
+            assert!(is_torn(&bytes[..end], 96), "{end}");
+        }
+        for sector in 1..6 {
+            let mut torn = bytes.clone();
+            torn[sector * 512 - 96..].fill(0);
+            torn.extend([0; 4096]);
+            assert!(is_torn(&torn, 96));
+        }
+    }
+}

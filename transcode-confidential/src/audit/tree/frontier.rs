@@ -1,0 +1,50 @@
+use super::{EMPTY_ROOT, Node, node_hash};
+use crate::ids::{LeafHash, RootHash};
+
+/// The roots of the complete subtrees that a tree of some size consists of, largest first: all that is needed to go on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Frontier {
+    size: u64,
+    /// One node for each one bit of `size`, from the highest bit down.
+    peaks: Vec<Node>,
+}
+
+impl Frontier {
+    /// The tree with no leaves.
+    pub const fn new() -> Self {
+        Self { size: 0, peaks: Vec::new() }
+    }
+
+    /// Takes up a frontier that was stored, or `None` where the number of peaks does not fit the size.
+    pub fn from_parts(size: u64, peaks: Vec<Node>) -> Option<Self> {
+        (peaks.len() == size.count_ones() as usize).then_some(Self { size, peaks })
+    }
+
+    /// Number of leaves.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Roots of the complete subtrees, largest first.
+    pub fn peaks(&self) -> &[Node] {
+        &self.peaks
+    }
+
+    /// Adds one leaf, merging the subtrees that it completes.
+    pub fn push(&mut self, leaf: LeafHash) {
+        let mut node = *leaf.as_bytes();
+        for _ in 0..self.size.trailing_ones() {
+            if let Some(left) = self.peaks.pop() {
+                node = node_hash(&left, &node);
+            }
+        }
+        self.peaks.push(node);
+        self.size += 1;
+    }
+
+    /// The Merkle tree head, RFC 6962 section 2.1.
+    pub fn root(&self) -> RootHash {
+        let root = self.peaks.iter().rev().copied().reduce(|right, left| node_hash(&left, &right));
+        RootHash::new(root.unwrap_or(EMPTY_ROOT))
+    }
+}
