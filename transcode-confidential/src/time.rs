@@ -2,8 +2,11 @@
 
 use std::{
     fmt,
+    str::FromStr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use thiserror::Error;
 
 /// Milliseconds since the Unix epoch, UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize)]
@@ -45,6 +48,71 @@ impl fmt::Display for Timestamp {
         let (h, m, s, ms) = (in_day / 3_600_000, in_day / 60_000 % 60, in_day / 1000 % 60, in_day % 1000);
         write!(f, "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{ms:03}Z")
     }
+}
+
+/// A text that is not a time in RFC 3339 between 1970 and 9999.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("expected a time as 2026-01-31T12:00:00Z (RFC 3339, from 1970 to 9999)")]
+pub struct TimestampError;
+
+/// Reads RFC 3339 with any offset. Digits after the millisecond are cut off; a leap second is refused.
+impl FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        parse_rfc3339(text).map(Self).ok_or(TimestampError)
+    }
+}
+
+fn parse_rfc3339(text: &str) -> Option<u64> {
+    let (date, rest) = text.split_at_checked(10)?;
+    let (year, month, day) = (digits(date.get(..4)?)?, digits(date.get(5..7)?)?, digits(date.get(8..)?)?);
+    let rest = rest.strip_prefix(['T', 't', ' '])?;
+    let (time, rest) = rest.split_at_checked(8)?;
+    let (h, m, s) = (digits(time.get(..2)?)?, digits(time.get(3..5)?)?, digits(time.get(6..)?)?);
+    let separators = [date.get(4..5)?, date.get(7..8)?, time.get(2..3)?, time.get(5..6)?];
+    if separators != ["-", "-", ":", ":"] || year < 1970 || h > 23 || m > 59 || s > 59 {
+        return None;
+    }
+    let days = days_from_civil(year, month, day)?;
+    let (millis, offset) = match rest.strip_prefix('.') {
+        None => (0, rest),
+        Some(rest) => {
+            let end = rest.find(|c: char| !c.is_ascii_digit())?;
+            let (fraction, offset) = rest.split_at_checked(end)?;
+            (digits(format!("{fraction:0<3}").get(..3)?).filter(|_| end > 0)?, offset)
+        }
+    };
+    let local = days * 86_400_000 + h * 3_600_000 + m * 60_000 + s * 1000 + millis;
+    match offset.split_at_checked(1)? {
+        ("Z" | "z", "") => Some(local),
+        (sign @ ("+" | "-"), offset) if offset.len() == 5 && offset.get(2..3) == Some(":") => {
+            let (h, m) = (digits(offset.get(..2)?)?, digits(offset.get(3..)?)?);
+            let by = (h * 60 + m) * 60_000;
+            if h > 23 || m > 59 {
+                None
+            } else if sign == "+" {
+                local.checked_sub(by)
+            } else {
+                Some(local + by)
+            }
+        }
+        _ => None,
+    }
+}
+
+fn digits(text: &str) -> Option<u64> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+/// Inverse of [`civil_from_days`], which refuses what is no date because it comes back as another one.
+fn days_from_civil(year: u64, month: u64, day: u64) -> Option<u64> {
+    let shifted = if month <= 2 { year.checked_sub(1)? } else { year };
+    let (era, yoe) = (shifted / 400, shifted % 400);
+    let doy = (153 * ((month + 9) % 12) + 2) / 5 + day.checked_sub(1)?;
+    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
+    let days = (era * 146_097 + doe).checked_sub(719_468)?;
+    (civil_from_days(days) == (year, month, day)).then_some(days)
 }
 
 /// Gregorian date of a day counted from 1970-01-01: eras of 400 years, years starting in March.
@@ -95,6 +163,52 @@ mod tests {
             (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
         ] {
             assert_eq!(Timestamp(ms).to_string(), text);
+            assert_eq!(text.parse(), Ok(Timestamp(ms)));
+        }
+    }
+
+    #[test]
+    fn times_are_read_in_every_form_of_rfc_3339() {
+        for (text, ms) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1970-01-01t00:00:00z", 0),
+            ("1970-01-01 00:00:00Z", 0),
+            ("1970-01-01T00:00:00.5Z", 500),
+            ("1970-01-01T00:00:00.1239999999999999999Z", 123),
+            ("1970-01-01T02:00:01+02:00", 1000),
+            ("1969-12-31T22:30:00-01:30", 0),
+            ("1970-01-01T22:30:00-01:30", 86_400_000),
+            ("2021-03-05T17:01:49+00:00", 1_614_963_709_000),
+        ] {
+            let expected = if text.starts_with("1969") { Err(TimestampError) } else { Ok(Timestamp(ms)) };
+            assert_eq!(text.parse(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_time_is_refused() {
+        for text in [
+            "",
+            "now",
+            "2026-01-31",
+            "2026-01-31T12:00:00",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-00-01T00:00:00Z",
+            "2026-01-00T00:00:00Z",
+            "2026-01-01T24:00:00Z",
+            "2026-01-01T00:60:00Z",
+            "2026-01-01T23:59:60Z",
+            "2026-01-01T00:00:00.Z",
+            "2026-01-01T00:00:00ZZ",
+            "2026-01-01T00:00:00+0100",
+            "2026-01-01T00:00:00+24:00",
+            "1970-01-01T00:00:00+00:01",
+            "2026/01/01T00:00:00Z",
+            "+026-01-01T00:00:00Z",
+            "2026-01-0\u{661}T00:00:00Z",
+        ] {
+            assert_eq!(text.parse::<Timestamp>(), Err(TimestampError), "{text}");
         }
     }
 

@@ -1,0 +1,414 @@
+//! The measurements file, and the linter that explains what is wrong with one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{ExpectedImage, Measurements};
+use crate::{
+    attestation::pcr::{PcrIndex, PcrValue, Pcrs},
+    time::Timestamp,
+};
+
+const FORMAT: &str = "transcode-confidential/measurements/v1";
+const MAX_LABEL: usize = 128;
+const MAX_IMAGES: usize = 64;
+
+/// All that is wrong with some measurements, one finding a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeasurementsError {
+    /// At least one, in the order of the file.
+    pub findings: Vec<Finding>,
+}
+
+/// One problem and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The image, where it is one image's problem: `image 2 ("1.1")`.
+    pub image: Option<String>,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What can be wrong with measurements. Each text ends with what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// Not JSON, or of another shape.
+    #[error("this is not a measurements file: {0}; use the measurements.json that the image build wrote")]
+    Shape(String),
+    /// What `nitro-cli build-enclave` prints.
+    #[error(
+        "this is the output of nitro-cli; copy its PCR0, PCR1 and PCR2 into \
+         {{\"format\": \"{FORMAT}\", \"images\": [{{\"label\": \"...\", \"pcrs\": {{\"0\": \"...\", \"1\": \"...\", \"2\": \"...\"}}}}]}}"
+    )]
+    NitroCliOutput,
+    /// A format of another name or version.
+    #[error(
+        "the format is {found:?}, this version reads {FORMAT:?}; use the tool's version that the image was built with"
+    )]
+    Format {
+        /// What the file says.
+        found: String,
+    },
+    /// No image at all.
+    #[error("there is no image, so nothing could be accepted; list at least one")]
+    NoImages,
+    /// More images than anyone upgrades between.
+    #[error("there are {found} images, at most {MAX_IMAGES} are read; remove those that no longer run")]
+    TooManyImages {
+        /// Their number.
+        found: usize,
+    },
+    /// A label that would not print.
+    #[error("the label must have 1 to {MAX_LABEL} printable ASCII characters; it is shown in every report")]
+    Label,
+    /// A label that another image has.
+    #[error("another image has the same label; reports could not tell them apart, so give each its own")]
+    LabelRepeated,
+    /// A time that is not RFC 3339.
+    #[error("not_after is {found:?}; write a time as 2026-01-31T12:00:00Z or leave it out")]
+    NotAfter {
+        /// What the file says.
+        found: String,
+    },
+    /// One of the registers without which no image is identified is missing.
+    #[error(
+        "{0} is missing; PCR0, PCR1 and PCR2 together identify an image, the others never do: copy it from the image build"
+    )]
+    Missing(PcrIndex),
+    /// A register that debug mode or nothing at all was measured into.
+    #[error(
+        "{0} is all zeros, as in debug mode, where the host reads everything; copy the value of the image build, or leave the register out where it is optional"
+    )]
+    Zero(PcrIndex),
+    /// A value that is no SHA-384 digest.
+    #[error("{0} is not 96 hexadecimal digits; copy the value of the image build whole")]
+    Value(PcrIndex),
+    /// A register that occurs twice in one image.
+    #[error("{0} is listed twice; keep the right one, and give a second image an entry of its own")]
+    Repeated(PcrIndex),
+    /// PCR4, which is different on every instance.
+    #[error("PCR4 is the id of one instance and says nothing of the image; remove it")]
+    Instance,
+    /// A register that nothing is measured into.
+    #[error("{0} has no defined meaning; only 0, 1, 2, 3, 8 and 16 to 31 may be listed: remove it")]
+    Undefined(PcrIndex),
+    /// A key that is no register.
+    #[error("{found:?} is no register; write the number alone, 0 to 31, without leading zeros")]
+    Index {
+        /// What the file says.
+        found: String,
+    },
+}
+
+impl MeasurementsError {
+    pub(super) fn of_image(label: &str, problems: Vec<Problem>) -> Self {
+        let image = Some(format!("image {label:?}"));
+        Self { findings: problems.into_iter().map(|problem| Finding { image: image.clone(), problem }).collect() }
+    }
+
+    fn of_file(problem: Problem) -> Self {
+        Self { findings: vec![Finding { image: None, problem }] }
+    }
+}
+
+impl std::error::Error for MeasurementsError {}
+
+impl fmt::Display for MeasurementsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, finding) in self.findings.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{finding}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.image {
+            Some(image) => write!(f, "{image}: {}", self.problem),
+            None => self.problem.fmt(f),
+        }
+    }
+}
+
+/// Reads a file, or says everything that is wrong with it.
+pub(super) fn read(json: &[u8]) -> Result<Measurements, MeasurementsError> {
+    let file: RawFile = serde_json::from_slice(json).map_err(|error| {
+        let nitro_cli =
+            serde_json::from_slice::<serde_json::Value>(json).is_ok_and(|v| v.get("Measurements").is_some());
+        MeasurementsError::of_file(if nitro_cli { Problem::NitroCliOutput } else { Problem::Shape(error.to_string()) })
+    })?;
+    if file.format != FORMAT {
+        return Err(MeasurementsError::of_file(Problem::Format { found: file.format }));
+    }
+    match file.images.len() {
+        0 => return Err(MeasurementsError::of_file(Problem::NoImages)),
+        1..=MAX_IMAGES => {}
+        found => return Err(MeasurementsError::of_file(Problem::TooManyImages { found })),
+    }
+    let mut images: Vec<ExpectedImage> = Vec::new();
+    let mut findings = Vec::new();
+    for (index, raw) in file.images.into_iter().enumerate() {
+        let place = format!("image {} ({:?})", index + 1, raw.label);
+        let (image, mut problems) = raw.read();
+        if images.iter().any(|earlier| earlier.label == image.label) {
+            problems.push(Problem::LabelRepeated);
+        }
+        images.push(image);
+        findings.extend(problems.into_iter().map(|problem| Finding { image: Some(place.clone()), problem }));
+    }
+    if findings.is_empty() { Ok(Measurements { images }) } else { Err(MeasurementsError { findings }) }
+}
+
+/// Writes a file that [`read`] accepts.
+pub(super) fn write(measurements: &Measurements) -> String {
+    let images = measurements.images.iter().map(|image| WrittenImage {
+        label: &image.label,
+        not_after: image.not_after.map(|time| time.to_string()),
+        pcrs: &image.pcrs,
+    });
+    let file = WrittenFile { format: FORMAT, images: images.collect() };
+    serde_json::to_string_pretty(&file).unwrap_or_default()
+}
+
+/// What is wrong with an image whose registers are digests already.
+pub(super) fn problems_of(image: &ExpectedImage) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let label_fits = (1..=MAX_LABEL).contains(&image.label.len());
+    if !label_fits || !image.label.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        problems.push(Problem::Label);
+    }
+    for index in PcrIndex::OF_IMAGE {
+        if image.pcrs.get(index).is_none() {
+            problems.push(Problem::Missing(index));
+        }
+    }
+    for (index, value) in image.pcrs.iter() {
+        match index {
+            PcrIndex::PARENT_INSTANCE => problems.push(Problem::Instance),
+            _ if !is_listable(index) => problems.push(Problem::Undefined(index)),
+            _ if value.is_zero() => problems.push(Problem::Zero(index)),
+            _ => {}
+        }
+    }
+    problems
+}
+
+fn is_listable(index: PcrIndex) -> bool {
+    PcrIndex::OF_IMAGE.contains(&index)
+        || matches!(index, PcrIndex::PARENT_ROLE | PcrIndex::IMAGE_SIGNER)
+        || index >= PcrIndex::FIRST_OWN
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFile {
+    format: String,
+    images: Vec<RawImage>,
+    /// How the image was built: of interest to people, not to a verifier.
+    #[serde(default, rename = "build")]
+    _build: Option<serde::de::IgnoredAny>,
+}
+
+/// An image as it is written in files, JSON or TOML.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawImage {
+    label: String,
+    #[serde(default)]
+    not_after: Option<String>,
+    #[serde(deserialize_with = "pairs")]
+    pcrs: Vec<(String, String)>,
+}
+
+impl RawImage {
+    /// The image as far as it can be read, and all its problems.
+    fn read(self) -> (ExpectedImage, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let mut pcrs = Pcrs::default();
+        let mut unreadable = Vec::new();
+        for (key, text) in self.pcrs {
+            let Some(index) = parse_index(&key) else {
+                problems.push(Problem::Index { found: key.chars().take(32).collect() });
+                continue;
+            };
+            if pcrs.get(index).is_some() || unreadable.contains(&index) {
+                problems.push(Problem::Repeated(index));
+            }
+            match text.parse::<PcrValue>() {
+                Ok(value) => pcrs.insert(index, value),
+                Err(_) => {
+                    problems.push(Problem::Value(index));
+                    unreadable.push(index);
+                }
+            }
+        }
+        let not_after = self.not_after.and_then(|text| match text.parse::<Timestamp>() {
+            Ok(time) => Some(time),
+            Err(_) => {
+                problems.push(Problem::NotAfter { found: text.chars().take(64).collect() });
+                None
+            }
+        });
+        let image = ExpectedImage { label: self.label, not_after, pcrs };
+        let of_values = problems_of(&image).into_iter();
+        problems.extend(of_values.filter(|p| !matches!(p, Problem::Missing(index) if unreadable.contains(index))));
+        (image, problems)
+    }
+}
+
+impl TryFrom<RawImage> for ExpectedImage {
+    type Error = MeasurementsError;
+
+    fn try_from(raw: RawImage) -> Result<Self, MeasurementsError> {
+        let (image, problems) = raw.read();
+        if problems.is_empty() { Ok(image) } else { Err(MeasurementsError::of_image(&image.label, problems)) }
+    }
+}
+
+#[derive(Serialize)]
+struct WrittenFile<'a> {
+    format: &'a str,
+    images: Vec<WrittenImage<'a>>,
+}
+
+#[derive(Serialize)]
+struct WrittenImage<'a> {
+    label: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_after: Option<String>,
+    pcrs: &'a Pcrs,
+}
+
+/// `0` to `31`, in the one form that a number has.
+fn parse_index(key: &str) -> Option<PcrIndex> {
+    let index = key.parse::<u8>().ok().and_then(PcrIndex::new)?;
+    (index.get().to_string() == key).then_some(index)
+}
+
+/// A map with its repetitions, which a map type would swallow.
+fn pairs<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<(String, String)>, D::Error> {
+    struct Pairs;
+
+    impl<'de> serde::de::Visitor<'de> for Pairs {
+        type Value = Vec<(String, String)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map from register numbers to hexadecimal digests")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut pairs = Vec::new();
+            while let Some(pair) = map.next_entry()? {
+                pairs.push(pair);
+            }
+            Ok(pairs)
+        }
+    }
+
+    deserializer.deserialize_map(Pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(digit: char) -> String {
+        digit.to_string().repeat(96)
+    }
+
+    fn file_with(pcrs: &str) -> String {
+        format!(r#"{{"format":"{FORMAT}","images":[{{"label":"new","pcrs":{{{pcrs}}}}}]}}"#)
+    }
+
+    fn good_pcrs() -> String {
+        format!(r#""0":"{}","1":"{}","2":"{}""#, digest('a'), digest('B'), digest('c'))
+    }
+
+    fn problems(json: &str) -> Vec<Problem> {
+        read(json.as_bytes()).expect_err(json).findings.into_iter().map(|finding| finding.problem).collect()
+    }
+
+    fn index(number: u8) -> PcrIndex {
+        PcrIndex::new(number).unwrap()
+    }
+
+    #[test]
+    fn the_file_of_the_image_build_is_read_and_written_again() {
+        let json = format!(
+            r#"{{"format":"{FORMAT}","build":{{"tool":["x"]}},"images":[
+                {{"label":"1.0","not_after":"2026-12-31T00:00:00+01:00","pcrs":{{{}}}}},
+                {{"label":"1.1","pcrs":{{{},"8":"{}","31":"{}"}}}}]}}"#,
+            good_pcrs(),
+            good_pcrs(),
+            digest('d'),
+            digest('e'),
+        );
+        let measurements = read(json.as_bytes()).unwrap();
+        assert_eq!(measurements.images().len(), 2);
+        assert_eq!(measurements.images()[0].not_after().unwrap().to_string(), "2026-12-30T23:00:00.000Z");
+        assert_eq!(measurements.images()[1].pcrs().get(index(8)).unwrap().to_string(), digest('d'));
+        assert_eq!(read(measurements.to_json().as_bytes()), Ok(measurements));
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_register() {
+        let good = good_pcrs();
+        let with = |more: &str| file_with(&format!("{good},{more}"));
+        let some = digest('d');
+        assert_eq!(problems(&with(&format!(r#""4":"{some}""#))), [Problem::Instance]);
+        assert_eq!(problems(&with(&format!(r#""5":"{some}""#))), [Problem::Undefined(index(5))]);
+        assert_eq!(problems(&with(&format!(r#""15":"{some}""#))), [Problem::Undefined(index(15))]);
+        assert_eq!(problems(&with(&format!(r#""3":"{}""#, digest('0')))), [Problem::Zero(index(3))]);
+        assert_eq!(problems(&with(&format!(r#""0":"{some}""#))), [Problem::Repeated(index(0))]);
+        for bad in ["32", "-1", "00", "PCR0", "+3", ""] {
+            let found = bad.to_owned();
+            assert_eq!(problems(&with(&format!(r#""{bad}":"{some}""#))), [Problem::Index { found }]);
+        }
+        let only_role_and_signer = format!(r#""3":"{some}","8":"{some}""#);
+        assert_eq!(problems(&file_with(&only_role_and_signer)), PcrIndex::OF_IMAGE.map(Problem::Missing));
+        let short = format!(r#""0":"{}","1":"{some}","2":"xy""#, digest('0'));
+        assert_eq!(problems(&file_with(&short)), [Problem::Value(index(2)), Problem::Zero(index(0))]);
+    }
+
+    #[test]
+    fn all_findings_are_reported_at_once_with_their_image() {
+        let json = format!(
+            r#"{{"format":"{FORMAT}","images":[{{"label":"a","not_after":"soon","pcrs":{{{0}}}}},{{"label":"a","pcrs":{{}}}}]}}"#,
+            good_pcrs()
+        );
+        let text = read(json.as_bytes()).unwrap_err().to_string();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 5, "{text}");
+        assert!(lines[0].starts_with(r#"image 1 ("a"): not_after is "soon""#), "{text}");
+        assert!(lines[1].starts_with(r#"image 2 ("a"): PCR0 is missing"#), "{text}");
+        assert!(lines[4].starts_with(r#"image 2 ("a"): another image has the same label"#), "{text}");
+    }
+
+    #[test]
+    fn files_of_another_kind_are_recognised() {
+        let nitro_cli =
+            format!(r#"{{"Measurements":{{"HashAlgorithm":"Sha384 {{ ... }}","PCR0":"{}"}}}}"#, digest('a'));
+        assert_eq!(problems(&nitro_cli), [Problem::NitroCliOutput]);
+        assert!(Problem::NitroCliOutput.to_string().contains(r#"{"format": "transcode-confidential/measurements/v1""#));
+        let future = file_with(&good_pcrs()).replace("/v1", "/v2");
+        assert_eq!(problems(&future), [Problem::Format { found: FORMAT.replace("/v1", "/v2") }]);
+        let empty = format!(r#"{{"format":"{FORMAT}","images":[]}}"#);
+        assert_eq!(problems(&empty), [Problem::NoImages]);
+        for other in ["", "[]", "{}", "null", &file_with(&good_pcrs()).replace("label", "lable")] {
+            assert!(matches!(problems(other).as_slice(), [Problem::Shape(_)]), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_label_that_would_garble_a_terminal_is_refused() {
+        for label in ["", "a\u{1b}[2J", "naïve", &"x".repeat(129)] {
+            let json = file_with(&good_pcrs()).replace(r#""new""#, &serde_json::to_string(label).unwrap());
+            assert_eq!(problems(&json), [Problem::Label], "{label:?}");
+        }
+    }
+}
