@@ -1,6 +1,19 @@
-//! Placeholder.
-#![allow(missing_docs)]
-pub struct KeyError;
-pub struct KeyRotationManager;
-pub struct KeyRotationPolicy;
-pub struct ManagedKey;
+//! Content keys: when they rotate, what state they are in, and how that state follows from the audit log.
+//!
+//! [`KeyTable`] is the state: a fold over audit events ([`KeyTable::apply`]), with one pure decision function
+//! ([`KeyTable::decide`]) that turns a request into the event that grants it, or into a refusal. The enclave runs it on its
+//! persisted log; [`KeyRotationManager`] runs it on an in-memory [`crate::audit::AuditLog`], for embedding.
+
+mod attestor;
+mod error;
+mod manager;
+mod policy;
+mod request;
+mod state;
+
+pub use attestor::{Attested, Attestor, AttestorError};
+pub use error::{FoldError, KeyError};
+pub use manager::{KeyRotationManager, ManagedKey};
+pub use policy::{KeyRotationPolicy, RotationNeed, USES_CAP};
+pub use request::KeyRequest;
+pub use state::{KeyRecord, KeyState, KeyTable, VersionRecord, VersionState};

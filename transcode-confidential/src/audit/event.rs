@@ -227,10 +227,9 @@ impl EventDraft {
 
     /// Shortens every text to its limit, at a character boundary, and marks `details` where it was cut.
     pub(super) fn clipped(mut self) -> Self {
-        for text in [&mut self.enclave_id, &mut self.key_id, &mut self.principal, &mut self.content_id] {
-            if let Some(text) = text {
-                text.truncate(text.floor_char_boundary(super::leaf::NAME_LIMIT));
-            }
+        let names = [&mut self.enclave_id, &mut self.key_id, &mut self.principal, &mut self.content_id];
+        for name in names.into_iter().flatten() {
+            name.truncate(name.floor_char_boundary(super::leaf::NAME_LIMIT));
         }
         if self.details.len() > super::leaf::DETAILS_LIMIT {
             let mark = format!("… [{} bytes cut]", self.details.len());

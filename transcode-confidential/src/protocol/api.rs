@@ -1,1 +1,79 @@
-//! Placeholder.
+//! The HTTP API of the enclave, inside attested TLS: routes, headers, JSON bodies, errors.
+//!
+//! Everything but the attestation route needs a client certificate. Content travels as `application/octet-stream`, everything
+//! else as JSON. Integers are JSON numbers, times are milliseconds since the Unix epoch, receipts are base64 (RFC 4648
+//! section 4) of [`crate::audit::Receipt`].
+
+mod error;
+mod key;
+mod log;
+
+pub use error::{ApiError, ErrorCode};
+pub use key::{CreateKey, KeyChanged, KeyInfo, KeyList, RotateKey, VersionInfo};
+pub use log::{CheckpointReply, ConsistencyReply, KmsHealth, Status};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+use crate::audit::Receipt;
+
+/// `GET`, query `nonce` = 64 hexadecimal digits: an attestation document over the key of this TLS connection. No client
+/// certificate needed.
+pub const ATTESTATION: &str = "/v1/attestation";
+/// `GET`: the newest checkpoint, [`CheckpointReply`].
+pub const CHECKPOINT: &str = "/v1/checkpoint";
+/// `GET`, query `old` and `new`: a consistency proof, [`ConsistencyReply`].
+pub const CONSISTENCY: &str = "/v1/consistency";
+/// `POST` [`CreateKey`]: makes a key, `201` [`KeyChanged`]. `GET`: [`KeyList`]. Below it `/{id}` (`GET` [`KeyInfo`]),
+/// `/{id}/rotate` (`POST` [`RotateKey`]), `/{id}/revoke` (`POST`), `/{id}/encrypt` (`POST`, content).
+pub const KEYS: &str = "/v1/keys";
+/// `POST`, content: decrypts a message, which names its key.
+pub const DECRYPT: &str = "/v1/decrypt";
+/// `PUT`: a signed policy document, which speaks for itself.
+pub const POLICY: &str = "/v1/policy";
+/// `GET`: [`Status`].
+pub const STATUS: &str = "/v1/status";
+
+/// Request and response header of content routes: the encryption context as base64 of a JSON object of strings.
+pub const CONTEXT_HEADER: &str = "confidential-context";
+/// Request header of content routes: a name for the content, for the record.
+pub const CONTENT_HEADER: &str = "confidential-content-id";
+/// Response header of content routes: the receipt of the `KeyUsed` event, base64.
+pub const RECEIPT_HEADER: &str = "confidential-receipt";
+/// Response header of content routes: `<key id>#<version>`.
+pub const KEY_HEADER: &str = "confidential-key";
+/// Response header of every route: the id that the error body and the enclave's log name.
+pub const REQUEST_ID_HEADER: &str = "confidential-request-id";
+
+/// Greatest length of a JSON request body, in bytes.
+pub const JSON_LIMIT: usize = 64 * 1024;
+
+/// A receipt as it travels in JSON and headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiptText(pub Receipt);
+
+impl std::fmt::Display for ReceiptText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&STANDARD.encode(self.0.to_bytes()))
+    }
+}
+
+impl std::str::FromStr for ReceiptText {
+    type Err = crate::audit::ReceiptError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = STANDARD.decode(text).map_err(|_| crate::cbor::CborError::Type)?;
+        Receipt::from_bytes(&bytes).map(Self)
+    }
+}
+
+impl serde::Serialize for ReceiptText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ReceiptText {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <std::borrow::Cow<'de, str>>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

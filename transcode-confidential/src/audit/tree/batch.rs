@@ -24,11 +24,11 @@ impl BatchTree {
         let mut width = size;
         loop {
             // A one bit of the old size at this level is a peak, and the left sibling of the first new node.
-            if before.size() >> levels.len() & 1 == 1 {
-                if let Some(peak) = peaks.next() {
-                    nodes.insert(0, peak);
-                    first -= 1;
-                }
+            if before.size() >> levels.len() & 1 == 1
+                && let Some(peak) = peaks.next()
+            {
+                nodes.insert(0, peak);
+                first -= 1;
             }
             let above = nodes.chunks(2).map(|pair| match pair {
                 [left, right] => node_hash(left, right),

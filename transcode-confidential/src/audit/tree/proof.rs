@@ -56,10 +56,10 @@ pub fn root_of<S: HashSource + ?Sized>(source: &S, start: u64, end: u64) -> Resu
         None | Some(0) => Err(ProofError::Range { position: start, size: end }),
         Some(1) => source.leaf(start).map(|leaf| *leaf.as_bytes()).ok_or(ProofError::Missing(start)),
         Some(count) => {
-            if count.is_power_of_two() {
-                if let Some(node) = source.subtree(start, count.trailing_zeros()) {
-                    return Ok(node);
-                }
+            if count.is_power_of_two()
+                && let Some(node) = source.subtree(start, count.trailing_zeros())
+            {
+                return Ok(node);
             }
             let middle = start + split(count);
             Ok(node_hash(&root_of(source, start, middle)?, &root_of(source, middle, end)?))

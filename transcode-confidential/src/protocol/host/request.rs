@@ -134,7 +134,7 @@ impl Request {
         exactly(reader.array(3)?, 3)?;
         let (id, kind) = (reader.uint()?, reader.uint()?);
         let items = reader.array(6)?;
-        let mut fields = |count| exactly(items, count);
+        let fields = |count| exactly(items, count);
         let request = match kind {
             0 => {
                 fields(2)?;

@@ -1,0 +1,157 @@
+use super::{KeyRotationPolicy, KeyTable};
+use crate::{
+    audit::{AuditEventType, CreationReason, EventBody, EventDraft, KeyChange, KeyOperation},
+    ids::{Digest, KeyId, KeyVersion},
+    keys::{KeyError, KeyState, RotationNeed, VersionState},
+    time::Timestamp,
+};
+
+/// What may be asked of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyRequest {
+    /// Make a key and its first version.
+    Generate {
+        /// When it rotates.
+        policy: KeyRotationPolicy,
+        /// SHA-256 of the wrapped key record, where the key is wrapped.
+        record: Option<Digest>,
+    },
+    /// Make the next version.
+    Rotate {
+        /// Only where this version is active.
+        expected: Option<KeyVersion>,
+        /// Why.
+        reason: CreationReason,
+        /// SHA-256 of the wrapped key record, where the key is wrapped.
+        record: Option<Digest>,
+    },
+    /// Revoke, destroy, suspend or resume.
+    Change(KeyChange),
+    /// Begin a use.
+    Use {
+        /// What for.
+        operation: KeyOperation,
+        /// The version that a message names; `None` for the active one. Only operations that are not counted may name one.
+        version: Option<KeyVersion>,
+        /// SHA-256 of the serialized encryption context.
+        context: Option<Digest>,
+    },
+}
+
+impl KeyTable {
+    /// Decides a request: the event that grants it, which takes effect with [`KeyTable::apply`], or the reason to refuse it.
+    ///
+    /// Pure: state, request and time alone determine the answer. Deciding and applying must happen in one critical section;
+    /// then no two uses are ever granted out of the same allowance.
+    ///
+    /// # Errors
+    /// [`KeyError`], the first that applies.
+    pub fn decide(&self, id: &KeyId, request: &KeyRequest, now: Timestamp) -> Result<EventDraft, KeyError> {
+        match request {
+            KeyRequest::Generate { policy, record } => self.decide_generate(id, policy, *record),
+            KeyRequest::Rotate { expected, reason, record } => self.decide_rotate(id, *expected, *reason, *record),
+            KeyRequest::Change(change) => self.decide_change(id, *change),
+            KeyRequest::Use { operation, version, context } => self.decide_use(id, *operation, *version, *context, now),
+        }
+    }
+
+    fn decide_generate(
+        &self,
+        id: &KeyId,
+        policy: &KeyRotationPolicy,
+        record: Option<Digest>,
+    ) -> Result<EventDraft, KeyError> {
+        policy.check()?;
+        if self.key(id).is_some() {
+            return Err(KeyError::Exists);
+        }
+        let body = created(policy, CreationReason::Initial, record);
+        Ok(EventDraft::new(AuditEventType::KeyGenerated, "256-bit content key generated")
+            .key(id, Some(KeyVersion(1)))
+            .body(body))
+    }
+
+    fn decide_rotate(
+        &self,
+        id: &KeyId,
+        expected: Option<KeyVersion>,
+        reason: CreationReason,
+        record: Option<Digest>,
+    ) -> Result<EventDraft, KeyError> {
+        let key = self.usable(id)?;
+        let active = key.active().ok_or(KeyError::Revoked)?.version;
+        if let Some(expected) = expected.filter(|expected| *expected != active) {
+            return Err(KeyError::VersionMismatch { expected, active });
+        }
+        let next = active.next().ok_or(KeyError::VersionsExhausted)?;
+        Ok(EventDraft::new(AuditEventType::KeyRotated, format!("rotated from version {active} to {next}"))
+            .key(id, Some(next))
+            .body(created(&key.policy, reason, record)))
+    }
+
+    fn decide_change(&self, id: &KeyId, change: KeyChange) -> Result<EventDraft, KeyError> {
+        let key = self.key(id).ok_or(KeyError::Unknown)?;
+        let details = match (change, key.state) {
+            (KeyChange::Revoked, KeyState::Active | KeyState::Suspended) => "all versions revoked",
+            (KeyChange::Destroyed, KeyState::Active | KeyState::Suspended | KeyState::Revoked) => {
+                "all versions destroyed"
+            }
+            (KeyChange::Suspended, KeyState::Active) => "suspended",
+            (KeyChange::Resumed, KeyState::Suspended) => "resumed",
+            (KeyChange::Resumed, KeyState::Active) => return Err(KeyError::NotSuspended),
+            (KeyChange::Suspended, KeyState::Suspended) => return Err(KeyError::Suspended),
+            (_, KeyState::Revoked | KeyState::Destroyed) => return Err(KeyError::Revoked),
+        };
+        Ok(EventDraft::new(AuditEventType::KeyRevoked, details).key(id, None).body(EventBody::KeyChanged { change }))
+    }
+
+    fn decide_use(
+        &self,
+        id: &KeyId,
+        operation: KeyOperation,
+        version: Option<KeyVersion>,
+        context: Option<Digest>,
+        now: Timestamp,
+    ) -> Result<EventDraft, KeyError> {
+        let key = self.usable(id)?;
+        let active = key.active().ok_or(KeyError::Revoked)?;
+        let version = match version {
+            Some(version) if !operation.is_counted() => key.version(version).ok_or(KeyError::NoSuchVersion(version))?,
+            Some(version) if version != active.version => {
+                return Err(KeyError::VersionMismatch { expected: version, active: active.version });
+            }
+            _ => active,
+        };
+        if matches!(version.state, VersionState::Revoked | VersionState::Destroyed) {
+            return Err(KeyError::Revoked);
+        }
+        let uses = u64::from(operation.is_counted());
+        if uses > 0 && key.policy.need(version.created_at, version.uses, now) == RotationNeed::Required {
+            return Err(KeyError::RotationDue);
+        }
+        let details = match operation {
+            KeyOperation::Encrypt => "message encrypted",
+            KeyOperation::Decrypt => "message decrypted",
+            KeyOperation::IssueDataKey => "data key issued",
+            KeyOperation::UnwrapDataKey => "data key unwrapped",
+            KeyOperation::DeriveMediaKey => "media key derived",
+            KeyOperation::Rewrap => "data key wrapped anew",
+        };
+        Ok(EventDraft::new(AuditEventType::KeyUsed, details).key(id, Some(version.version)).body(EventBody::KeyUsed {
+            operation,
+            uses,
+            context,
+        }))
+    }
+}
+
+const fn created(policy: &KeyRotationPolicy, reason: CreationReason, record: Option<Digest>) -> EventBody {
+    EventBody::KeyCreated {
+        record,
+        max_age_secs: policy.max_age_secs,
+        max_uses: policy.max_uses,
+        require_attestation: policy.require_attestation,
+        reason,
+    }
+}

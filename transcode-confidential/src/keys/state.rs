@@ -1,0 +1,211 @@
+use std::collections::BTreeMap;
+
+use super::{FoldError, KeyError, KeyRotationPolicy, RotationNeed};
+use crate::{
+    audit::{AuditEvent, AuditEventType, EventBody, KeyChange},
+    ids::{Digest, KeyId, KeyVersion},
+    time::Timestamp,
+};
+
+/// The state of every key: what the events of a log come to. Holds no secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyTable {
+    keys: BTreeMap<KeyId, KeyRecord>,
+}
+
+/// The state of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// When it rotates.
+    pub policy: KeyRotationPolicy,
+    /// Its state.
+    pub state: KeyState,
+    /// Its versions, oldest first; never empty.
+    pub versions: Vec<VersionRecord>,
+}
+
+/// The state of one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRecord {
+    /// Its number.
+    pub version: KeyVersion,
+    /// Its state.
+    pub state: VersionState,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Uses granted so far.
+    pub uses: u64,
+    /// SHA-256 of the wrapped key record; `None` where it was never wrapped.
+    pub record: Option<Digest>,
+}
+
+/// State of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyState {
+    /// In use.
+    Active,
+    /// Not usable until resumed.
+    Suspended,
+    /// Not usable any more.
+    Revoked,
+    /// Not usable any more, and its wrapped records are deleted.
+    Destroyed,
+}
+
+/// State of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VersionState {
+    /// Encrypts and decrypts. Exactly one version of an active key is in this state.
+    Active,
+    /// Decrypts only.
+    Deactivated,
+    /// Does neither.
+    Revoked,
+    /// Does neither, and its wrapped record is deleted.
+    Destroyed,
+}
+
+impl KeyRecord {
+    /// The version that new messages use.
+    pub fn active(&self) -> Option<&VersionRecord> {
+        self.versions.iter().rev().find(|version| version.state == VersionState::Active)
+    }
+
+    /// A version by its number.
+    pub fn version(&self, version: KeyVersion) -> Option<&VersionRecord> {
+        self.versions.iter().find(|record| record.version == version)
+    }
+
+    /// Whether the active version should be replaced at `now`; [`RotationNeed::None`] for a key that is not in use.
+    pub fn rotation_need(&self, now: Timestamp) -> RotationNeed {
+        match (self.state, self.active()) {
+            (KeyState::Active, Some(active)) => self.policy.need(active.created_at, active.uses, now),
+            _ => RotationNeed::None,
+        }
+    }
+
+    fn set_versions(&mut self, state: VersionState) {
+        self.versions.iter_mut().for_each(|version| version.state = state);
+    }
+}
+
+impl KeyTable {
+    /// A table without keys.
+    pub const fn new() -> Self {
+        Self { keys: BTreeMap::new() }
+    }
+
+    /// One key.
+    pub fn key(&self, id: &KeyId) -> Option<&KeyRecord> {
+        self.keys.get(id)
+    }
+
+    /// Every key that ever was, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&KeyId, &KeyRecord)> {
+        self.keys.iter()
+    }
+
+    /// The keys whose active version has come to `need` or beyond.
+    pub fn needing(&self, need: RotationNeed, now: Timestamp) -> impl Iterator<Item = (&KeyId, &KeyRecord)> {
+        self.iter().filter(move |(_, key)| key.rotation_need(now) >= need)
+    }
+
+    /// A key that is neither suspended nor ended.
+    ///
+    /// # Errors
+    /// [`KeyError::Unknown`], [`KeyError::Suspended`], [`KeyError::Revoked`].
+    pub fn usable(&self, id: &KeyId) -> Result<&KeyRecord, KeyError> {
+        let key = self.key(id).ok_or(KeyError::Unknown)?;
+        match key.state {
+            KeyState::Active => Ok(key),
+            KeyState::Suspended => Err(KeyError::Suspended),
+            KeyState::Revoked | KeyState::Destroyed => Err(KeyError::Revoked),
+        }
+    }
+
+    /// Takes an event into the state. Events that concern no key change nothing.
+    ///
+    /// # Errors
+    /// [`FoldError`] where the event contradicts the state, which is unchanged then. Uses beyond a limit are no
+    /// contradiction: a use is counted even if its caller was refused in the end.
+    pub fn apply(&mut self, event: &AuditEvent) -> Result<(), FoldError> {
+        let contradiction = |reason| FoldError { sequence: event.sequence, reason };
+        let kinds = [
+            AuditEventType::KeyGenerated,
+            AuditEventType::KeyRotated,
+            AuditEventType::KeyRevoked,
+            AuditEventType::KeyUsed,
+        ];
+        let (true, Some(body)) = (kinds.contains(&event.event_type), &event.body) else { return Ok(()) };
+        let id = event.key_id.as_deref().and_then(|id| id.parse::<KeyId>().ok());
+        let id = id.ok_or_else(|| contradiction("it names no key"))?;
+        let version = || event.key_version.ok_or_else(|| contradiction("it names no version"));
+        match (event.event_type, body) {
+            (AuditEventType::KeyGenerated, EventBody::KeyCreated { record, .. }) => {
+                if self.keys.contains_key(&id) {
+                    return Err(contradiction("the key exists already"));
+                }
+                if version()? != KeyVersion(1) {
+                    return Err(contradiction("a key starts with version 1"));
+                }
+                let first = VersionRecord::new(KeyVersion(1), event.time, *record);
+                let policy = policy_of(body).ok_or_else(|| contradiction("it has no policy"))?;
+                self.keys.insert(id, KeyRecord { policy, state: KeyState::Active, versions: vec![first] });
+            }
+            (AuditEventType::KeyRotated, EventBody::KeyCreated { record, .. }) => {
+                let key = self.keys.get_mut(&id).ok_or_else(|| contradiction("the key does not exist"))?;
+                if key.state != KeyState::Active {
+                    return Err(contradiction("the key is not active"));
+                }
+                if key.versions.last().and_then(|last| last.version.next()) != Some(version()?) {
+                    return Err(contradiction("the version does not follow on the last"));
+                }
+                key.set_versions(VersionState::Deactivated);
+                key.versions.push(VersionRecord::new(version()?, event.time, *record));
+            }
+            (AuditEventType::KeyRevoked, EventBody::KeyChanged { change }) => {
+                let key = self.keys.get_mut(&id).ok_or_else(|| contradiction("the key does not exist"))?;
+                match change {
+                    KeyChange::Suspended => key.state = KeyState::Suspended,
+                    KeyChange::Resumed => key.state = KeyState::Active,
+                    KeyChange::Revoked => {
+                        key.state = KeyState::Revoked;
+                        key.set_versions(VersionState::Revoked);
+                    }
+                    KeyChange::Destroyed => {
+                        key.state = KeyState::Destroyed;
+                        key.set_versions(VersionState::Destroyed);
+                    }
+                }
+            }
+            (AuditEventType::KeyUsed, EventBody::KeyUsed { uses, .. }) => {
+                let key = self.keys.get_mut(&id).ok_or_else(|| contradiction("the key does not exist"))?;
+                let wanted = version()?;
+                let used = key.versions.iter_mut().find(|record| record.version == wanted);
+                let used = used.ok_or_else(|| contradiction("the version does not exist"))?;
+                used.uses = used.uses.saturating_add(*uses);
+            }
+            _ => return Err(contradiction("its body is of another kind")),
+        }
+        Ok(())
+    }
+}
+
+impl VersionRecord {
+    const fn new(version: KeyVersion, created_at: Timestamp, record: Option<Digest>) -> Self {
+        Self { version, state: VersionState::Active, created_at, uses: 0, record }
+    }
+}
+
+const fn policy_of(body: &EventBody) -> Option<KeyRotationPolicy> {
+    match body {
+        EventBody::KeyCreated { max_age_secs, max_uses, require_attestation, .. } => Some(KeyRotationPolicy {
+            max_age_secs: *max_age_secs,
+            max_uses: *max_uses,
+            require_attestation: *require_attestation,
+        }),
+        _ => None,
+    }
+}

@@ -1,0 +1,95 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    audit::{LogState, tree::Node},
+    ids::LogId,
+    signature::PublicKey,
+    time::Timestamp,
+};
+
+/// Answer to `GET /v1/checkpoint`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointReply {
+    /// The log.
+    pub log_id: LogId,
+    /// Its persisted state: what the checkpoint says.
+    pub state: LogState,
+    /// C2SP signed note by the log key and the epoch key.
+    pub checkpoint: String,
+    /// The key that is the same for the life of the log.
+    pub log_key: PublicKey,
+    /// The key of the current epoch, which seals and receipts are signed with.
+    pub epoch_key: PublicKey,
+}
+
+/// Answer to `GET /v1/consistency`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsistencyReply {
+    /// The smaller tree size.
+    pub old: u64,
+    /// The larger tree size.
+    pub new: u64,
+    /// RFC 6962 consistency proof, each hash in hexadecimal.
+    #[serde(with = "hex_nodes")]
+    pub proof: Vec<Node>,
+}
+
+/// Answer to `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the enclave's software.
+    pub version: String,
+    /// The enclave: the NSM's module id.
+    pub enclave_id: String,
+    /// The log.
+    pub log_id: LogId,
+    /// Events that are durable.
+    pub persisted: LogState,
+    /// Events sealed, of which the last may not be durable yet.
+    pub sealed_size: u64,
+    /// Version of the policy in force; 0 for none.
+    pub policy_version: u64,
+    /// Number of keys that are active.
+    pub active_keys: u64,
+    /// Number of keys at or past 80 % of their age or uses.
+    pub rotations_due: u64,
+    /// The enclave's clock.
+    pub time: Timestamp,
+    /// When the enclave booted.
+    pub booted_at: Timestamp,
+    /// KMS as the enclave last saw it.
+    pub kms: KmsHealth,
+}
+
+/// KMS as the enclave last saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KmsHealth {
+    /// ARN of the KMS key in the measured configuration.
+    pub key_arn: String,
+    /// Calls that succeeded.
+    pub succeeded: u64,
+    /// Calls that failed.
+    pub failed: u64,
+    /// Cause of the last failure and what to do about it.
+    pub last_failure: Option<String>,
+}
+
+mod hex_nodes {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    use crate::audit::tree::Node;
+
+    pub(super) fn serialize<S: Serializer>(nodes: &[Node], serializer: S) -> Result<S::Ok, S::Error> {
+        nodes.iter().map(hex::encode).collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Node>, D::Error> {
+        Vec::<String>::deserialize(deserializer)?
+            .iter()
+            .map(|text| {
+                let mut node = Node::default();
+                hex::decode_to_slice(text, &mut node).map(|()| node).map_err(D::Error::custom)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,204 @@
+use thiserror::Error;
+
+use super::Policy;
+use crate::{
+    cbor::{CborError, Reader, Writer},
+    ids::Digest,
+    signature::{PublicKey, Signature, SigningKey},
+};
+
+/// Greatest length of a signed policy, in bytes.
+pub const DOCUMENT_LIMIT: usize = 64 * 1024;
+
+/// CBOR tag 18, array of four: the start of a tagged COSE_Sign1.
+const COSE_SIGN1: [u8; 2] = [0xd2, 0x84];
+/// `{1: -8}`: algorithm EdDSA.
+const PROTECTED: [u8; 3] = [0xa1, 0x01, 0x27];
+const EXTERNAL_AAD: &[u8] = b"transcode-confidential/policy/v1";
+
+/// Why a policy document is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// Not a policy document, or not in its one encoding.
+    #[error("not a policy document: {0}")]
+    Encoding(#[from] CborError),
+    /// Longer than [`DOCUMENT_LIMIT`].
+    #[error("the policy document has {0} bytes, more than {DOCUMENT_LIMIT}")]
+    TooLong(usize),
+    /// Not signed by the authority.
+    #[error("the policy is not signed by the policy authority")]
+    Signature,
+    /// For another deployment.
+    #[error("the policy is for another deployment")]
+    Deployment,
+    /// Not newer than the one in force.
+    #[error("policy version {offered} is not newer than version {current}")]
+    NotNewer {
+        /// The version in force.
+        current: u64,
+        /// The version of the document.
+        offered: u64,
+    },
+}
+
+/// A policy document whose signature was verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedPolicy {
+    policy: Policy,
+    document: Vec<u8>,
+}
+
+impl SignedPolicy {
+    /// Signs a policy.
+    pub fn sign(policy: Policy, authority: &SigningKey) -> Self {
+        let payload = policy.encode();
+        let signature = authority.sign_bare(&sig_structure(&payload));
+        let mut out = Writer::after(COSE_SIGN1.to_vec());
+        out.bytes(&PROTECTED).map(0).bytes(&payload).bytes(signature.as_bytes());
+        Self { policy, document: out.into_bytes() }
+    }
+
+    /// Verifies a document.
+    ///
+    /// # Errors
+    /// [`PolicyError::Encoding`], [`PolicyError::TooLong`], [`PolicyError::Signature`]. The signature is checked before the
+    /// payload is read.
+    pub fn verify(document: &[u8], authority: &PublicKey) -> Result<Self, PolicyError> {
+        if document.len() > DOCUMENT_LIMIT {
+            return Err(PolicyError::TooLong(document.len()));
+        }
+        let (payload, signature) = split(document)?;
+        authority.verify_bare(&sig_structure(payload), &signature).map_err(|_| PolicyError::Signature)?;
+        Ok(Self { policy: Policy::decode(payload)?, document: document.to_vec() })
+    }
+
+    /// Verifies that this policy may replace the one of version `current` in `deployment`.
+    ///
+    /// # Errors
+    /// [`PolicyError::Deployment`], [`PolicyError::NotNewer`].
+    pub fn check_succeeds(&self, deployment: &str, current: u64) -> Result<(), PolicyError> {
+        if self.policy.deployment != deployment {
+            return Err(PolicyError::Deployment);
+        }
+        if self.policy.version <= current {
+            return Err(PolicyError::NotNewer { current, offered: self.policy.version });
+        }
+        Ok(())
+    }
+
+    /// The policy.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The document's bytes.
+    pub fn document(&self) -> &[u8] {
+        &self.document
+    }
+
+    /// SHA-256 of the document.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.document)
+    }
+
+    /// Reads the version that a document claims, without verifying anything: for a parent that only wants to know whether
+    /// there is news to hand over.
+    ///
+    /// # Errors
+    /// [`PolicyError::Encoding`].
+    pub fn claimed_version(document: &[u8]) -> Result<u64, PolicyError> {
+        Ok(Policy::decode(split(document)?.0)?.version)
+    }
+}
+
+fn split(document: &[u8]) -> Result<(&[u8], Signature), CborError> {
+    let rest = document.strip_prefix(&COSE_SIGN1).ok_or(CborError::Type)?;
+    let mut reader = Reader::new(rest);
+    if reader.bytes(PROTECTED.len())? != PROTECTED {
+        return Err(CborError::Range);
+    }
+    reader.int_map(0)?.end()?;
+    let payload = reader.bytes(DOCUMENT_LIMIT)?;
+    let signature = Signature::new(reader.array_of()?);
+    reader.end()?;
+    Ok((payload, signature))
+}
+
+/// RFC 9052 section 4.4.
+fn sig_structure(payload: &[u8]) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.array(4).text("Signature1").bytes(&PROTECTED).bytes(EXTERNAL_AAD).bytes(payload);
+    out.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Grant, Operation},
+        *,
+    };
+    use crate::{secret::KeyMaterial, time::Timestamp};
+
+    fn authority() -> SigningKey {
+        SigningKey::from_seed(&KeyMaterial::from_bytes([8; 32])).unwrap()
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            deployment: "studio".into(),
+            version: 3,
+            issued_at: Timestamp(5),
+            grants: vec![
+                Grant {
+                    principal: "transcoder-1".parse().unwrap(),
+                    key_prefix: "film-".into(),
+                    operations: [Operation::Encrypt, Operation::Decrypt].into(),
+                },
+                Grant {
+                    principal: "*".parse().unwrap(),
+                    key_prefix: String::new(),
+                    operations: [Operation::Report].into(),
+                },
+            ],
+            denied: vec!["intern".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn what_is_not_granted_is_refused() {
+        let policy = policy();
+        let (one, intern) = ("transcoder-1".parse().unwrap(), "intern".parse().unwrap());
+        let (film, song) = ("film-7".parse().unwrap(), "song-7".parse().unwrap());
+        assert!(policy.allows(&one, Operation::Encrypt, Some(&film)));
+        assert!(!policy.allows(&one, Operation::Encrypt, Some(&song)));
+        assert!(!policy.allows(&one, Operation::Revoke, Some(&film)));
+        assert!(policy.allows(&one, Operation::Report, Some(&song)));
+        assert!(!policy.allows(&intern, Operation::Report, Some(&song)), "denied beats granted");
+        assert!(policy.knows(&one, &song) && !policy.knows(&intern, &song));
+    }
+
+    #[test]
+    fn a_signed_policy_verifies_and_no_changed_byte_of_it_does() {
+        let signed = SignedPolicy::sign(policy(), &authority());
+        let public = authority().public_key();
+        assert_eq!(SignedPolicy::verify(signed.document(), &public).as_ref(), Ok(&signed));
+        assert_eq!(SignedPolicy::claimed_version(signed.document()), Ok(3));
+        for at in 0..signed.document().len() {
+            let mut changed = signed.document().to_vec();
+            changed[at] ^= 1;
+            assert!(SignedPolicy::verify(&changed, &public).is_err(), "byte {at}");
+            assert!(SignedPolicy::verify(&signed.document()[..at], &public).is_err());
+        }
+        let other = SigningKey::from_seed(&KeyMaterial::from_bytes([9; 32])).unwrap().public_key();
+        assert_eq!(SignedPolicy::verify(signed.document(), &other), Err(PolicyError::Signature));
+    }
+
+    #[test]
+    fn an_older_equal_or_foreign_policy_does_not_succeed() {
+        let signed = SignedPolicy::sign(policy(), &authority());
+        assert_eq!(signed.check_succeeds("studio", 2), Ok(()));
+        assert_eq!(signed.check_succeeds("studio", 3), Err(PolicyError::NotNewer { current: 3, offered: 3 }));
+        assert_eq!(signed.check_succeeds("other", 2), Err(PolicyError::Deployment));
+    }
+}
