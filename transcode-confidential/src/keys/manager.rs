@@ -1,4 +1,4 @@
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use super::{
     Attestor, KeyError, KeyRequest, KeyRotationPolicy, KeyState, KeyTable, RotationNeed, VersionRecord, VersionState,
@@ -129,10 +129,12 @@ impl KeyRotationManager {
         self.rotation_need(key_id, now_secs) == RotationNeed::Required
     }
 
-    /// As [`KeyRotationManager::needs_rotation`], telling also that the limit comes near.
+    /// As [`KeyRotationManager::needs_rotation`], telling also that the limit comes near. A second counts as past to its
+    /// end, so that a key made within second `s` has its full age at `s + max_age_secs`.
     pub fn rotation_need(&self, key_id: &str, now_secs: u64) -> RotationNeed {
         let key = key_id.parse().ok().and_then(|id| self.table.key(&id));
-        key.map_or(RotationNeed::None, |key| key.rotation_need(Timestamp::from_secs(now_secs)))
+        let end_of_second = Timestamp::from_secs(now_secs).plus(Duration::from_millis(999));
+        key.map_or(RotationNeed::None, |key| key.rotation_need(end_of_second))
     }
 
     /// Makes the next version, which is returned. The versions before it stay usable for decryption.
