@@ -11,3 +11,4 @@
 )]
 
 pub mod kms;
+pub mod nsm;

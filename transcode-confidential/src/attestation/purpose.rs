@@ -67,10 +67,8 @@ impl fmt::Display for Purpose {
 pub enum UserData {
     /// [`Purpose::Kms`].
     Kms {
-        /// The log that will record the key.
-        log_id: LogId,
-        /// The epoch that asks.
-        epoch: Epoch,
+        /// The log that will record the key; none before a log has an id.
+        log_id: Option<LogId>,
         /// The request that this document is for: see [`UserData::request_hash`].
         request: Digest,
     },
@@ -132,14 +130,14 @@ impl UserData {
         }
     }
 
-    /// The log that the document speaks of.
-    pub const fn log_id(&self) -> LogId {
+    /// The log that the document speaks of. Only [`UserData::Kms`] may have none.
+    pub const fn log_id(&self) -> Option<LogId> {
         match self {
-            Self::Kms { log_id, .. }
-            | Self::Epoch { log_id, .. }
+            Self::Kms { log_id, .. } => *log_id,
+            Self::Epoch { log_id, .. }
             | Self::Channel { log_id, .. }
             | Self::Head { log_id, .. }
-            | Self::Caller { log_id } => *log_id,
+            | Self::Caller { log_id } => Some(*log_id),
         }
     }
 
@@ -155,14 +153,16 @@ impl UserData {
         out.map(match self {
             Self::Caller { .. } => 3,
             Self::Channel { .. } => 4,
-            Self::Kms { .. } => 5,
+            Self::Kms { log_id, .. } => 3 + usize::from(log_id.is_some()),
             Self::Epoch { .. } | Self::Head { .. } => 6,
         });
         out.uint(KEY_VERSION).uint(VERSION).uint(KEY_PURPOSE).uint(self.purpose().code());
-        out.uint(KEY_LOG).bytes(self.log_id().as_bytes());
+        if let Some(log_id) = self.log_id() {
+            out.uint(KEY_LOG).bytes(log_id.as_bytes());
+        }
         match self {
-            Self::Kms { epoch, request, .. } => {
-                out.uint(KEY_EPOCH).uint(epoch.0).uint(KEY_REQUEST).bytes(request.as_bytes());
+            Self::Kms { request, .. } => {
+                out.uint(KEY_REQUEST).bytes(request.as_bytes());
             }
             Self::Epoch { epoch, first: Sequence(position), previous: leaf, .. }
             | Self::Head { epoch, size: position, last: leaf, .. } => {
@@ -185,27 +185,24 @@ impl UserData {
             return Err(CborError::Range);
         }
         let purpose = Purpose::from_code(map.required(KEY_PURPOSE)?.uint()?).ok_or(CborError::Range)?;
-        let log_id = LogId::new(map.required(KEY_LOG)?.array_of()?);
+        let log_id = map.optional(KEY_LOG)?.map(|reader| reader.array_of().map(LogId::new)).transpose()?;
+        let its_log = log_id.ok_or(CborError::MissingKey(KEY_LOG));
         let decoded = match purpose {
-            Purpose::Kms => Self::Kms {
-                log_id,
-                epoch: Epoch(map.required(KEY_EPOCH)?.uint()?),
-                request: Digest::new(map.required(KEY_REQUEST)?.array_of()?),
-            },
+            Purpose::Kms => Self::Kms { log_id, request: Digest::new(map.required(KEY_REQUEST)?.array_of()?) },
             Purpose::Epoch => Self::Epoch {
-                log_id,
+                log_id: its_log?,
                 epoch: Epoch(map.required(KEY_EPOCH)?.uint()?),
                 first: Sequence(map.required(KEY_POSITION)?.uint()?),
                 previous: LeafHash::new(map.required(KEY_LEAF)?.array_of()?),
             },
-            Purpose::Channel => Self::Channel { log_id, epoch: Epoch(map.required(KEY_EPOCH)?.uint()?) },
+            Purpose::Channel => Self::Channel { log_id: its_log?, epoch: Epoch(map.required(KEY_EPOCH)?.uint()?) },
             Purpose::Head => Self::Head {
-                log_id,
+                log_id: its_log?,
                 epoch: Epoch(map.required(KEY_EPOCH)?.uint()?),
                 size: map.required(KEY_POSITION)?.uint()?,
                 last: LeafHash::new(map.required(KEY_LEAF)?.array_of()?),
             },
-            Purpose::Caller => Self::Caller { log_id },
+            Purpose::Caller => Self::Caller { log_id: its_log? },
         };
         map.end()?;
         reader.end()?;
@@ -231,7 +228,7 @@ mod tests {
         (0..5, any::<[u8; 16]>(), any::<[u8; 32]>(), any::<u64>(), any::<u64>()).prop_map(|(kind, log, hash, e, n)| {
             let (log_id, epoch) = (LogId::new(log), Epoch(e));
             match kind {
-                0 => UserData::Kms { log_id, epoch, request: Digest::new(hash) },
+                0 => UserData::Kms { log_id: (n % 2 == 0).then_some(log_id), request: Digest::new(hash) },
                 1 => UserData::Epoch { log_id, epoch, first: Sequence(n), previous: LeafHash::new(hash) },
                 2 => UserData::Channel { log_id, epoch },
                 3 => UserData::Head { log_id, epoch, size: n, last: LeafHash::new(hash) },
@@ -251,8 +248,10 @@ mod tests {
         assert_eq!(hex::encode(epoch.encode()), expected);
         let request = UserData::request_hash("Decrypt", &[]);
         assert_eq!(request, Digest::of(b"Decrypt\0"));
-        let kms = UserData::Kms { log_id, epoch: Epoch(1), request };
-        assert_eq!(hex::encode(kms.encode()), format!("a5000101010250{}0301065820{request}", "aa".repeat(16)));
+        let kms = UserData::Kms { log_id: Some(log_id), request };
+        assert_eq!(hex::encode(kms.encode()), format!("a4000101010250{}065820{request}", "aa".repeat(16)));
+        let before_genesis = UserData::Kms { log_id: None, request };
+        assert_eq!(hex::encode(before_genesis.encode()), format!("a300010101065820{request}"));
     }
 
     #[test]
