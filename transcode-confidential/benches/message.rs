@@ -81,7 +81,7 @@ impl World {
         }
     }
 
-    /// The same by the `aes-gcm` crate, in place on a copy: it has no other way.
+    /// The same by the `aes-gcm` crate, in place on a copy.
     fn bare_reference(&self, frame: u32, scratch: &mut Vec<u8>) {
         for (index, chunk) in self.content.chunks(frame as usize).enumerate() {
             scratch.clear();

@@ -116,3 +116,10 @@ const fn following(kind: FrameKind, sequence: u32) -> State {
         (FrameKind::Regular, None) => State::Failed,
     }
 }
+
+#[cfg(test)]
+impl Decryptor {
+    pub(super) fn buffered_capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+}

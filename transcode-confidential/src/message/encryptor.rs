@@ -1,3 +1,5 @@
+use std::fmt;
+
 use zeroize::Zeroizing;
 
 use super::{
@@ -11,7 +13,6 @@ use crate::entropy::Entropy;
 /// Writes one message, a frame at a time.
 ///
 /// A message that was not [`finish`](Self::finish)ed is refused by every reader.
-#[derive(Debug)]
 pub struct Encryptor {
     cipher: FrameCipher,
     frame_length: FrameLength,
@@ -19,6 +20,15 @@ pub struct Encryptor {
     next: Option<u32>,
     /// Plaintext that does not fill a frame yet.
     pending: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Encryptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encryptor")
+            .field("frame_length", &self.frame_length)
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Encryptor {
@@ -96,5 +106,13 @@ impl Encryptor {
             }
             self.pending.extend_from_slice(plaintext);
         }
+    }
+}
+
+#[cfg(test)]
+impl Encryptor {
+    /// Pretends that all frames before this one were written.
+    pub(super) fn next_is(&mut self, sequence: u32) {
+        self.next = Some(sequence);
     }
 }
