@@ -62,7 +62,7 @@ impl World {
             bulk: aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, material.expose()).unwrap()),
             reference: ReferenceKey::new(&material),
             material,
-            content: (0..CONTENT).map(|at| (at * 31 >> 7) as u8).collect(),
+            content: (0..CONTENT).map(|at| ((at * 31) >> 7) as u8).collect(),
         }
     }
 
