@@ -37,9 +37,9 @@ mod failure;
 mod reply;
 
 pub use arn::KeyArn;
-pub use client::{DataKey, KmsClient, KmsConfig, KmsLimits};
+pub use client::{DataKey, KmsClient, KmsConfig, KmsLimits, KmsSetupError};
 pub use context::{WrapContext, WrapPurpose};
 pub use credentials::{CredentialSource, CredentialsError, SessionCredentials};
-pub use dial::{Dial, DialError};
-pub use document::{DocumentError, DocumentSource};
+pub use dial::{ByteStream, Dial, DialError, EgressDialer};
+pub use document::{Asking, DocumentError, DocumentRequest, DocumentSource};
 pub use error::KmsError;

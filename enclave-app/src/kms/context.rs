@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest as _, Sha256};
-use transcode_confidential::ids::{Digest, KeyId, KeyVersion, LogId};
+use transcode_confidential::{
+    attestation::UserData,
+    ids::{Digest, KeyId, KeyVersion, LogId},
+};
 
 /// What a wrapped key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,21 +87,18 @@ impl WrapContext {
 /// context is serialized as the AWS Encryption SDK does: pairs in ascending order of their keys' bytes, a 16-bit count, and
 /// a 16-bit length before each text; no bytes at all for no pairs.
 pub fn request_hash(operation: &str, pairs: &BTreeMap<String, String>) -> Digest {
-    let mut hash = Sha256::new();
-    hash.update(operation.as_bytes());
-    hash.update([0]);
+    let mut serialized = Vec::new();
     if !pairs.is_empty() {
-        hash.update(length(pairs.len()));
+        serialized.extend_from_slice(&length(pairs.len()));
         for text in pairs.iter().flat_map(|(key, value)| [key, value]) {
-            hash.update(length(text.len()));
-            hash.update(text.as_bytes());
+            serialized.extend_from_slice(&length(text.len()));
+            serialized.extend_from_slice(text.as_bytes());
         }
     }
-    Digest::new(hash.finalize().into())
+    UserData::request_hash(operation, &serialized)
 }
 
-/// Our pairs are few and short; a longer text would give a hash that no other implementation gives, never a collision with
-/// a valid one.
+/// Our pairs are few and short; a longer text would give a hash that no other implementation gives.
 fn length(value: usize) -> [u8; 2] {
     u16::try_from(value).unwrap_or(u16::MAX).to_be_bytes()
 }

@@ -4,12 +4,14 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use transport::Endpoint;
 
 /// Why no byte stream to a host could be had.
 #[derive(Debug, Error)]
@@ -48,6 +50,31 @@ impl ByteStream {
     /// Wraps a stream.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
         Self(Box::pin(stream))
+    }
+}
+
+/// Goes through the parent's egress.
+#[derive(Debug, Clone)]
+pub struct EgressDialer {
+    endpoint: Endpoint,
+    timeout: Duration,
+}
+
+impl EgressDialer {
+    /// Over streams to the egress at `endpoint`, each of which must be there within `timeout`.
+    pub const fn new(endpoint: Endpoint, timeout: Duration) -> Self {
+        Self { endpoint, timeout }
+    }
+}
+
+impl Dial for EgressDialer {
+    fn dial<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Result<ByteStream, DialError>> {
+        Box::pin(async move {
+            let connecting = self.endpoint.connect(self.timeout);
+            let mut stream = connecting.await.map_err(|error| DialError::Egress(io::Error::other(error)))?;
+            request_egress(&mut stream, host, port).await?;
+            Ok(ByteStream::new(stream))
+        })
     }
 }
 

@@ -3,8 +3,8 @@
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 use transcode_confidential::{
-    cbor::Writer,
-    ids::{Digest, LogId},
+    attestation::UserData,
+    ids::{Digest, Epoch, LogId},
 };
 
 /// No attestation document could be had.
@@ -32,18 +32,19 @@ pub trait DocumentSource: Send + Sync {
     fn document<'a>(&'a self, request: DocumentRequest<'a>) -> BoxFuture<'a, Result<Vec<u8>, DocumentError>>;
 }
 
-/// The `user_data` of a document made for one KMS call: the purpose that no other consumer accepts, the log if there is
-/// one yet, and the hash of the request.
-pub(super) fn kms_user_data(log_id: Option<LogId>, request: Digest) -> Vec<u8> {
-    const VERSION: u64 = 1;
-    const PURPOSE_KMS: u64 = 1;
-    let mut out = Writer::new();
-    out.map(if log_id.is_some() { 4 } else { 3 });
-    out.uint(0).uint(VERSION);
-    out.uint(1).uint(PURPOSE_KMS);
-    if let Some(log_id) = log_id {
-        out.uint(2).bytes(log_id.as_bytes());
+/// Who asks: the log that will record the key, and the epoch that asks. Both stand in every document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asking {
+    /// The log.
+    pub log_id: LogId,
+    /// The epoch that is open, or about to be.
+    pub epoch: Epoch,
+}
+
+impl Asking {
+    /// The `user_data` of a document made for one KMS call: no consumer of another purpose accepts it.
+    pub(super) fn user_data(self, request: Digest) -> Vec<u8> {
+        let Self { log_id, epoch } = self;
+        UserData::Kms { log_id, epoch, request }.encode()
     }
-    out.uint(6).bytes(request.as_bytes());
-    out.into_bytes()
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use thiserror::Error;
+use transcode_confidential::attestation::{PcrIndex, PcrValue, UnverifiedDocument};
 
 use super::{cms::EnvelopeError, credentials::CredentialsError, document::DocumentError, recipient::RecipientKeyError};
 
@@ -27,13 +28,21 @@ impl fmt::Display for Said {
     }
 }
 
-/// The measurements that the refused document carried, in lower-case hexadecimal.
+/// The image measurements that the refused document carried. They come from our own NSM and are for display.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Presented(pub(super) Vec<(u8, String)>);
+pub struct Presented(Vec<(PcrIndex, PcrValue)>);
 
 impl Presented {
-    /// PCR index and value, ascending.
-    pub fn pcrs(&self) -> &[(u8, String)] {
+    /// PCR0, PCR1, PCR2 and PCR8, as far as the document has them.
+    pub(super) fn of(document: &[u8]) -> Self {
+        let Ok(document) = UnverifiedDocument::parse(document) else { return Self::default() };
+        let conditions_name = |index: &PcrIndex| PcrIndex::OF_IMAGE.contains(index) || *index == PcrIndex::IMAGE_SIGNER;
+        let pcrs = document.unverified_claims().pcrs().iter();
+        Self(pcrs.filter(|(index, _)| conditions_name(index)).map(|(index, value)| (index, *value)).collect())
+    }
+
+    /// Register and value, ascending.
+    pub fn pcrs(&self) -> &[(PcrIndex, PcrValue)] {
         &self.0
     }
 }
@@ -43,10 +52,12 @@ impl fmt::Display for Presented {
         if self.0.is_empty() {
             return f.write_str("unknown measurements");
         }
-        self.0
-            .iter()
-            .enumerate()
-            .try_for_each(|(i, (index, value))| write!(f, "{}PCR{index}={value}", if i == 0 { "" } else { ", " }))
+        let mut separator = "";
+        for (index, value) in &self.0 {
+            write!(f, "{separator}{index}={value}")?;
+            separator = ", ";
+        }
+        Ok(())
     }
 }
 
