@@ -41,5 +41,5 @@ pub use client::{DataKey, KmsClient, KmsConfig, KmsLimits, KmsSetupError};
 pub use context::{WrapContext, WrapPurpose};
 pub use credentials::{CredentialSource, CredentialsError, SessionCredentials};
 pub use dial::{ByteStream, Dial, DialError, EgressDialer};
-pub use document::{Asking, DocumentError, DocumentRequest, DocumentSource};
+pub use document::{DocumentError, DocumentRequest, DocumentSource};
 pub use error::KmsError;

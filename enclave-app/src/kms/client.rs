@@ -12,7 +12,7 @@ use aws_sdk_kms::{
 use rustls::RootCertStore;
 use thiserror::Error;
 use tokio::sync::Semaphore;
-use transcode_confidential::{secret::KeyMaterial, time::Clock};
+use transcode_confidential::{attestation::UserData, ids::LogId, secret::KeyMaterial, time::Clock};
 use zeroize::Zeroizing;
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     context::{WrapContext, request_hash},
     credentials::{CredentialSource, HeldCredentials},
     dial::Dial,
-    document::{Asking, DocumentRequest, DocumentSource},
+    document::{DocumentRequest, DocumentSource},
     error::{KmsError, Presented},
     failure,
     recipient::{RecipientKey, RecipientKeys},
@@ -44,8 +44,6 @@ pub struct KmsConfig {
     pub clock: Arc<dyn Clock>,
     /// Attestation documents.
     pub documents: Arc<dyn DocumentSource>,
-    /// What the documents say about who asks.
-    pub asking: Asking,
     /// How much and how long.
     pub limits: KmsLimits,
 }
@@ -101,7 +99,6 @@ pub struct KmsClient {
     sdk: Client,
     credentials: HeldCredentials,
     documents: Arc<dyn DocumentSource>,
-    asking: Asking,
     keys: RecipientKeys,
     turns: Semaphore,
     total: Duration,
@@ -110,7 +107,7 @@ pub struct KmsClient {
 impl KmsClient {
     /// Connects nowhere yet; starts making RSA keys.
     pub fn new(config: KmsConfig) -> Result<Self, KmsSetupError> {
-        let KmsConfig { key, roots, dialer, credentials, clock, documents, asking, limits } = config;
+        let KmsConfig { key, roots, dialer, credentials, clock, documents, limits } = config;
         let time = EnclaveTime(clock.clone());
         let credentials = HeldCredentials::new(credentials, clock);
         let http = connector::http_client(dialer, roots, time.clone(), limits.connect, limits.concurrency)?;
@@ -136,7 +133,6 @@ impl KmsClient {
             sdk: Client::from_conf(sdk),
             credentials,
             documents,
-            asking,
             keys: RecipientKeys::start(limits.keys_ahead),
             turns: Semaphore::new(limits.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
             total: limits.total,
@@ -186,7 +182,7 @@ impl KmsClient {
         if !(1..=1024).contains(&count) {
             return Err(KmsError::Length { what: "a number of random bytes" });
         }
-        let call = Call { operation: "GenerateRandom", pairs: BTreeMap::new() };
+        let call = Call { operation: "GenerateRandom", log_id: None, pairs: BTreeMap::new() };
         let (key, reply) = self
             .attested(&call, async |recipient| {
                 let request = self.sdk.generate_random().number_of_bytes(i32::from(count)).recipient(recipient);
@@ -228,7 +224,8 @@ impl KmsClient {
         F: Future<Output = Result<Reply, KmsError>>,
     {
         let key = self.keys.take().await?;
-        let user_data = self.asking.user_data(request_hash(call.operation, &call.pairs));
+        let request = request_hash(call.operation, &call.pairs);
+        let user_data = UserData::Kms { log_id: call.log_id, request }.encode();
         let request = DocumentRequest { public_key: key.public_key(), user_data: &user_data, nonce: None };
         let document = self.documents.document(request).await?;
         let recipient = RecipientInfo::builder()
@@ -254,12 +251,13 @@ impl fmt::Debug for KmsClient {
 /// One request, as far as the document is bound to it.
 struct Call {
     operation: &'static str,
+    log_id: Option<LogId>,
     pairs: BTreeMap<String, String>,
 }
 
 impl Call {
     fn wrapping(operation: &'static str, context: &WrapContext) -> Self {
-        Self { operation, pairs: context.pairs() }
+        Self { operation, log_id: Some(context.log_id()), pairs: context.pairs() }
     }
 }
 

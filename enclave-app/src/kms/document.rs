@@ -2,10 +2,8 @@
 
 use futures_util::future::BoxFuture;
 use thiserror::Error;
-use transcode_confidential::{
-    attestation::UserData,
-    ids::{Digest, Epoch, LogId},
-};
+
+use crate::nsm::{AttestationRequest, NsmHandle, Priority};
 
 /// No attestation document could be had.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -32,19 +30,16 @@ pub trait DocumentSource: Send + Sync {
     fn document<'a>(&'a self, request: DocumentRequest<'a>) -> BoxFuture<'a, Result<Vec<u8>, DocumentError>>;
 }
 
-/// Who asks: the log that will record the key, and the epoch that asks. Both stand in every document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asking {
-    /// The log.
-    pub log_id: LogId,
-    /// The epoch that is open, or about to be.
-    pub epoch: Epoch,
-}
-
-impl Asking {
-    /// The `user_data` of a document made for one KMS call: no consumer of another purpose accepts it.
-    pub(super) fn user_data(self, request: Digest) -> Vec<u8> {
-        let Self { log_id, epoch } = self;
-        UserData::Kms { log_id, epoch, request }.encode()
+impl DocumentSource for NsmHandle {
+    fn document<'a>(&'a self, request: DocumentRequest<'a>) -> BoxFuture<'a, Result<Vec<u8>, DocumentError>> {
+        let request = AttestationRequest {
+            public_key: Some(request.public_key.to_vec()),
+            user_data: Some(request.user_data.to_vec()),
+            nonce: request.nonce.map(<[u8]>::to_vec),
+        };
+        Box::pin(async move {
+            let document = self.attest(Priority::Kms, request).await;
+            document.map_err(|error| DocumentError { reason: error.to_string() })
+        })
     }
 }
