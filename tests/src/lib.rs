@@ -1,4 +1,4 @@
-//! What tests and the demo put in the place of AWS: mocks that run outside the enclave and never ship.
+//! What tests and the demo put in the place of AWS and of time: mocks that run outside the enclave and never ship.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,4 +7,6 @@
     reason = "a mock that cannot go on should fail the test loudly"
 )]
 
+pub mod clock;
 pub mod kms;
+pub mod nsm;

@@ -1,0 +1,1 @@
+//! Well-signed documents of the wrong shape.
