@@ -1,1 +1,27 @@
-//! Placeholder.
+//! The client: attested sessions with an enclave, keys and content through them, and the command line `confidential`.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`Client`] | keys, content, status, policy: what an enclave can be asked |
+//! | [`log_memory`] | what is remembered of a log, so that it cannot be exchanged, forked or rewound |
+//! | [`session`] | TLS 1.3 connections whose peer attested itself first |
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        reason = "a test that fails should fail loudly"
+    )
+)]
+
+mod calls;
+mod error;
+pub mod log_memory;
+pub mod session;
+
+pub use {
+    calls::{Client, ContentDone, DecryptRequest, EncryptRequest, LogView},
+    error::{ClientError, ContentError, ErrorKind},
+};

@@ -1,0 +1,163 @@
+//! What an enclave can be asked: keys, content, status, policy. Every answer that speaks of the record is held against it.
+
+mod answer;
+mod content;
+mod keys;
+mod log;
+mod source;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, header::CONTENT_TYPE};
+use http_body_util::{BodyExt as _, Full};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::Mutex;
+use transcode_confidential::{
+    ids::{KeyId, LogId},
+    protocol::api::{self, Status},
+};
+
+pub use {
+    content::{ContentDone, DecryptRequest, EncryptRequest},
+    log::LogView,
+};
+
+use crate::{
+    error::ClientError,
+    log_memory::LogMemory,
+    session::{Attested, Connection, RequestBody, Session, SessionError, empty},
+};
+
+/// A client of one server. Cheap to clone; clones share connections and what they know.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    session: Session,
+    memory: LogMemory,
+    accepted_log: Option<LogId>,
+    /// The log as the newest attested key showed it. Held locked while it is checked, so that many calls check once.
+    view: Mutex<Option<Arc<LogView>>>,
+}
+
+/// Largest JSON reply that is read. A list of keys is the longest.
+const REPLY_LIMIT: usize = 8 * 1024 * 1024;
+/// How often a request is tried that may be repeated, or that was never sent.
+const ATTEMPTS: usize = 3;
+
+/// A request with a JSON body or none.
+struct Call {
+    method: Method,
+    path: String,
+    body: Option<(&'static str, Bytes)>,
+}
+
+impl Client {
+    /// A client that connects when it is first used and remembers logs in `memory`. A server that is known with another log
+    /// is refused, except with the log `accepted_log`.
+    pub fn new(session: Session, memory: LogMemory, accepted_log: Option<LogId>) -> Self {
+        Self { shared: Arc::new(Shared { session, memory, accepted_log, view: Mutex::new(None) }) }
+    }
+
+    /// The attested connections.
+    pub fn session(&self) -> &Session {
+        &self.shared.session
+    }
+
+    /// The state of the service.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.call(Call::get(api::STATUS.into())).await
+    }
+
+    /// Hands over a policy document that its authority signed.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn put_policy(&self, document: Vec<u8>) -> Result<(), ClientError> {
+        let body = Some((OCTETS, document.into()));
+        let call = Call { method: Method::PUT, path: api::POLICY.into(), body };
+        self.exchange(&call).await.map(drop)
+    }
+
+    /// A connection to an attested enclave whose log continues what is remembered, and what was checked of it.
+    async fn connection(&self) -> Result<(Connection<Attested>, Arc<LogView>), ClientError> {
+        let mut connection = self.shared.session.connection().await?;
+        let view = self.checked_log(&mut connection).await?;
+        Ok((connection, view))
+    }
+
+    async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
+        self.exchange(&call).await.map(|(answer, _)| answer).and_then(|body| answer::json(&body))
+    }
+
+    /// The body of a successful answer, and the view of the log that it came under.
+    async fn exchange(&self, call: &Call) -> Result<(Bytes, Arc<LogView>), ClientError> {
+        let mut attempts = 1;
+        loop {
+            match self.attempt(call).await {
+                Err(ClientError::Session(error)) if attempts < ATTEMPTS && call.may_be_repeated(&error) => {
+                    attempts += 1
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn attempt(&self, call: &Call) -> Result<(Bytes, Arc<LogView>), ClientError> {
+        let (mut connection, view) = self.connection().await?;
+        let timeouts = &self.shared.session.settings().timeouts;
+        let response = connection.fetch(call.request()?, REPLY_LIMIT, timeouts).await?;
+        self.shared.session.give_back(connection);
+        answer::success(response).map(|body| (body, view))
+    }
+}
+
+const JSON: &str = "application/json";
+const OCTETS: &str = "application/octet-stream";
+
+impl Call {
+    const fn get(path: String) -> Self {
+        Self { method: Method::GET, path, body: None }
+    }
+
+    const fn post_nothing(path: String) -> Self {
+        Self { method: Method::POST, path, body: None }
+    }
+
+    fn post<T: Serialize>(path: String, body: &T) -> Result<Self, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| SessionError::Protocol(error.to_string()))?;
+        Ok(Self { method: Method::POST, path, body: Some((JSON, body.into())) })
+    }
+
+    /// A lost connection leaves open whether the request was carried out: only one that changes nothing is repeated.
+    fn may_be_repeated(&self, error: &SessionError) -> bool {
+        match error {
+            SessionError::NotSent => true,
+            SessionError::Lost(_) => self.method == Method::GET,
+            _ => false,
+        }
+    }
+
+    fn request(&self) -> Result<Request<RequestBody>, SessionError> {
+        let mut request = Request::builder().method(self.method.clone()).uri(&self.path);
+        let body = match &self.body {
+            Some((kind, bytes)) => {
+                request = request.header(CONTENT_TYPE, HeaderValue::from_static(kind));
+                Full::new(bytes.clone()).map_err(|never| match never {}).boxed_unsync()
+            }
+            None => empty(),
+        };
+        request.body(body).map_err(|error| SessionError::Protocol(error.to_string()))
+    }
+}
+
+/// `/v1/keys/{id}`; the characters of a key id need no escaping in a path.
+fn key_path(id: &KeyId) -> String {
+    format!("{}/{id}", api::KEYS)
+}

@@ -1,0 +1,143 @@
+use std::sync::Arc;
+
+use transcode_confidential::{
+    audit::Receipt,
+    ids::LogId,
+    protocol::api::{self, CheckpointReply, ConsistencyReply},
+};
+
+use super::{Call, Client, REPLY_LIMIT, answer};
+use crate::{
+    error::ClientError,
+    log_memory::{ConsistencyNeed, LogError, Remembered, VerifiedCheckpoint},
+    session::{Attested, Connection, ServerKey},
+};
+
+/// The log of an attested enclave, after it was held against what is remembered of it.
+#[derive(Debug)]
+pub struct LogView {
+    key: ServerKey,
+    checkpoint: VerifiedCheckpoint,
+    known_before: Option<Remembered>,
+}
+
+/// How often another process may change the memory while a checkpoint is held against it.
+const MEMORY_RACES: usize = 8;
+
+impl LogView {
+    /// The checkpoint.
+    pub const fn checkpoint(&self) -> &VerifiedCheckpoint {
+        &self.checkpoint
+    }
+
+    /// What was remembered before, or `None` on first contact with this log.
+    pub const fn known_before(&self) -> Option<&Remembered> {
+        self.known_before.as_ref()
+    }
+
+    /// The log.
+    pub const fn log_id(&self) -> LogId {
+        self.checkpoint.log_id()
+    }
+}
+
+impl Client {
+    /// Attests the enclave, if that is due, and holds its log against what is remembered.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn log(&self) -> Result<Arc<LogView>, ClientError> {
+        let (connection, view) = self.connection().await?;
+        self.shared.session.give_back(connection);
+        Ok(view)
+    }
+
+    /// Verifies a receipt of an answer and remembers its seal.
+    pub(super) async fn keep_receipt(&self, view: &LogView, receipt: &Receipt) -> Result<(), ClientError> {
+        view.checkpoint.verify_receipt(receipt)?;
+        let (memory, seal) = (self.shared.memory.clone(), receipt.seal);
+        Ok(blocking(move || memory.advance_by(&seal)).await?)
+    }
+
+    /// The view of the log behind this connection's key, checked once for each key: a restarted enclave has a new one.
+    pub(super) async fn checked_log(&self, connection: &mut Connection<Attested>) -> Result<Arc<LogView>, ClientError> {
+        let mut view = self.shared.view.lock().await;
+        match &*view {
+            Some(view) if view.key == *connection.attestation().key() => Ok(view.clone()),
+            _ => {
+                let checked = Arc::new(self.check_log(connection).await?);
+                Ok(view.insert(checked).clone())
+            }
+        }
+    }
+
+    /// Asks for a checkpoint and for the proofs that connect it with what is remembered. What is remembered is read first,
+    /// so that the checkpoint is never older for an honest reason; it is replaced only if it is still the same.
+    async fn check_log(&self, connection: &mut Connection<Attested>) -> Result<LogView, ClientError> {
+        let server = self.shared.session.endpoint().to_string();
+        let log_id = connection.attestation().log_id();
+        self.check_server(&server, log_id).await?;
+        for _ in 0..MEMORY_RACES {
+            let memory = self.shared.memory.clone();
+            let known_before = blocking(move || memory.recall(log_id)).await?;
+            let checkpoint = self.checkpoint(connection).await?;
+            if let Some(known) = &known_before {
+                for need in known.needs(&checkpoint)? {
+                    let proof = self.consistency(connection, &need).await?;
+                    known.check(&need, &proof.proof)?;
+                }
+            }
+            let (memory, server) = (self.shared.memory.clone(), server.clone());
+            let (held_against, next) = (known_before.clone(), checkpoint.clone());
+            if blocking(move || memory.advance(&server, held_against.as_ref(), next)).await? {
+                return Ok(LogView { key: connection.attestation().key().clone(), checkpoint, known_before });
+            }
+        }
+        Err(LogError::Contended { dir: self.shared.memory.dir().to_owned() }.into())
+    }
+
+    async fn check_server(&self, server: &str, shown: LogId) -> Result<(), LogError> {
+        let (memory, name) = (self.shared.memory.clone(), server.to_owned());
+        match blocking(move || memory.log_of(&name)).await? {
+            Some(known) if known != shown && self.shared.accepted_log != Some(shown) => {
+                Err(LogError::UnknownLog { server: server.to_owned(), known, shown })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn checkpoint(&self, connection: &mut Connection<Attested>) -> Result<VerifiedCheckpoint, ClientError> {
+        let (log_id, epoch) = (connection.attestation().log_id(), connection.attestation().epoch());
+        let reply: CheckpointReply = self.ask(connection, Call::get(api::CHECKPOINT.into())).await?;
+        Ok(VerifiedCheckpoint::verify(reply, log_id, epoch)?)
+    }
+
+    async fn consistency(
+        &self,
+        connection: &mut Connection<Attested>,
+        need: &ConsistencyNeed,
+    ) -> Result<ConsistencyReply, ClientError> {
+        let path = format!("{}?old={}&new={}", api::CONSISTENCY, need.old, need.new);
+        self.ask(connection, Call::get(path)).await
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        connection: &mut Connection<Attested>,
+        call: Call,
+    ) -> Result<T, ClientError> {
+        let timeouts = &self.shared.session.settings().timeouts;
+        let response = connection.fetch(call.request()?, REPLY_LIMIT, timeouts).await?;
+        answer::success(response).and_then(|body| answer::json(&body))
+    }
+}
+
+/// Runs what waits for files and locks where it keeps nobody else waiting.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(LogError::Memory { path: Default::default(), source: std::io::Error::other(error) }),
+    }
+}
