@@ -97,7 +97,8 @@ fn parts(message: &[u8], frame: usize) -> Vec<Range<usize>> {
     let mut rest = message;
     HeaderReader::new().push(&mut rest).unwrap().unwrap();
     let mut start = message.len() - rest.len();
-    let mut parts = Vec::from([(0..start)]);
+    let header = 0..start;
+    let mut parts = vec![header];
     while message[start..start + 4] != [0xff; 4] {
         parts.push(start..start + 4 + 12 + frame + 16);
         start = parts.last().unwrap().end;
