@@ -15,7 +15,7 @@ use transcode_confidential::{
     ids::{KeyId, KeyVersion},
     message::{
         ContextError, DataKey, EncryptedDataKey, EncryptionContext, Encryptor, FrameLength, HeaderReader,
-        IssuedDataKey, Malformed, MessageError, WrappedDataKey, WrappingKey,
+        IssuedDataKey, Malformed, MessageError, ParsedHeader, WrappedDataKey, WrappingKey,
     },
     secret::KeyMaterial,
 };
@@ -423,6 +423,14 @@ fn frame_lengths_are_between_one_byte_and_16_mib() {
     assert_eq!(FrameLength::new(1).map(FrameLength::as_usize), Ok(1));
 }
 
+#[test]
+fn a_header_reader_gives_one_header() {
+    let message = encrypt(&key(), &context(), 10, &[]);
+    let (mut reader, mut rest) = (HeaderReader::new(), message.as_slice());
+    assert!(reader.push(&mut rest).unwrap().is_some());
+    assert_eq!(reader.push(&mut message.as_slice()).err(), Some(MessageError::GivenUp));
+}
+
 /// A header written by hand, field by field, so that any of them can be wrong.
 struct Header {
     version: u8,
@@ -448,7 +456,7 @@ impl Header {
         }
     }
 
-    fn read(&self) -> Result<Vec<EncryptedDataKey>, MessageError> {
+    fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = vec![self.version];
         bytes.extend(self.suite.to_be_bytes());
         bytes.extend([0; 32]);
@@ -459,6 +467,11 @@ impl Header {
         bytes.push(self.content_type);
         bytes.extend(self.frame_length.to_be_bytes());
         bytes.extend([0; 32 + 16]);
+        bytes
+    }
+
+    fn read(&self) -> Result<Vec<EncryptedDataKey>, MessageError> {
+        let bytes = self.to_bytes();
         let header = HeaderReader::new().push(&mut bytes.as_slice())?.expect("all of it is there");
         Ok(header.encrypted_data_keys().to_vec())
     }
@@ -577,7 +590,9 @@ fn only_the_canonical_serialization_of_a_context_is_read() {
 #[test]
 fn the_longest_header_is_read_and_nothing_beyond_it_is_taken() {
     let longest = data_key(&[b'p'; 128], &[0; 2048], &[0; 2048]);
-    let header = Header { data_key: longest, data_keys: 8, ..Header::right() };
+    let pair = [[0, 1, 0, 1, b'k', 0x1f, 0xf9].as_slice(), &[b'v'; 0x1ff9]].concat();
+    let header = Header { data_key: longest, data_keys: 8, context: pair, ..Header::right() };
+    assert_eq!((header.context.len(), header.to_bytes().len()), (8192, ParsedHeader::MAX_BYTES));
     assert_eq!(header.read().map(|keys| keys.len()), Ok(8));
     let message = encrypt(&key(), &context(), 64, &[&content(10)]);
     let (mut reader, mut taken) = (HeaderReader::new(), 0);

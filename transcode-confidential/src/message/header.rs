@@ -14,6 +14,10 @@ const FRAMED: u8 = 2;
 const MAX_PROVIDER_ID: usize = 128;
 const MAX_PROVIDER_INFO: usize = 2048;
 const MAX_CIPHERTEXT: usize = 2048;
+/// From version to data key count, then every data key, then from content type to tag.
+const MAX_HEADER: usize = (1 + 2 + MessageId::LEN + 2 + EncryptionContext::MAX_BYTES + 2)
+    + MAX_ENCRYPTED_DATA_KEYS * (6 + MAX_PROVIDER_ID + MAX_PROVIDER_INFO + MAX_CIPHERTEXT)
+    + (1 + 4 + Commitment::LEN + 16);
 
 /// One of the wrapped copies of a message's data key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +60,9 @@ pub struct ParsedHeader {
 }
 
 impl ParsedHeader {
+    /// Longest header, in bytes.
+    pub const MAX_BYTES: usize = MAX_HEADER;
+
     /// The context that the message claims.
     pub const fn context(&self) -> &EncryptionContext {
         &self.context

@@ -2,7 +2,7 @@ use super::{MessageError, ParsedHeader, cursor::Stop};
 
 /// Collects the bytes of a header, however they are cut, and takes none beyond it.
 ///
-/// Holds at most the longest header that the limits allow, below 48 KiB, and no more than was pushed.
+/// Holds at most [`ParsedHeader::MAX_BYTES`], and no more than was pushed.
 #[derive(Debug)]
 pub struct HeaderReader {
     buffer: Vec<u8>,

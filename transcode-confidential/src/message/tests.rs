@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{
     frame::{FrameCipher, FrameKind},
     header::write_header,
-    primitives::{BulkKey, Nonce, ReferenceKey},
+    primitives::{BulkKey, Nonce, ReferenceKey, Tag},
     suite::MessageKeys,
     *,
 };
@@ -119,6 +119,31 @@ fn a_final_frame_taken_for_a_regular_one_is_refused() {
     let relabelled = [&honest.message[header + 4..header + 20], &honest.message[header + 24..]].concat();
     forged.message.extend_from_slice(&relabelled);
     assert_eq!(forged.read(), (vec![], Err(MessageError::Unauthentic)));
+}
+
+#[test]
+fn of_several_data_keys_under_one_version_any_may_open() {
+    let (key_id, material): (KeyId, _) = ("k".parse().unwrap(), KeyMaterial::from_bytes([1; 32]));
+    let wrap = |version| WrappingKey { key_id: &key_id, version: KeyVersion(version), material: &material };
+    let (context, id, data_key) =
+        (EncryptionContext::new(), MessageId::new([4; 32]), DataKey::from_material(KeyMaterial::from_bytes([9; 32])));
+    let wrapped = |version, data_key| WrappedDataKey::wrap(data_key, &wrap(version), &context, &OsEntropy).unwrap();
+    let (good, other_version) = (wrapped(1, &data_key).to_bytes(), wrapped(2, &data_key).to_bytes());
+    let mut broken = good.clone();
+    *broken.last_mut().unwrap() ^= 1;
+    let keys = MessageKeys::derive(&data_key, &id).unwrap();
+    let open = |copies: &[&[u8]]| {
+        let mut body = [&[2, 4, 0x78], id.as_bytes().as_slice(), &[0, 0, 0, copies.len() as u8]].concat();
+        body.extend_from_slice(&copies.concat());
+        body.extend_from_slice(&[&[2], FRAME.as_u32().to_be_bytes().as_slice(), &keys.commitment.0].concat());
+        let Tag(tag) = keys.header_tag(&body).unwrap();
+        let header = HeaderReader::new().push(&mut [body.as_slice(), &tag].concat().as_slice()).unwrap().unwrap();
+        header.unwrap(&wrap(1)).map(|_| ())
+    };
+    assert_eq!(open(&[&broken, &other_version, &good]), Ok(()));
+    assert_eq!(open(&[&good, &broken, &other_version]), Ok(()));
+    assert_eq!(open(&[&broken, &other_version]), Err(MessageError::Unauthentic));
+    assert_eq!(open(&[&other_version, &other_version]), Err(MessageError::OtherKey));
 }
 
 #[test]
