@@ -1,4 +1,16 @@
-//! Placeholder.
+//! The enclave: boot, the ledger, custody of keys, and the service, with every part of the world handed in.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`boot`] | from nothing but the image to an open epoch |
+//! | [`ledger`] | the one place that appends to the audit log |
+//! | [`custody`] | making, using and ending keys, each only on the record |
+//! | [`service`] | the HTTP API inside attested TLS |
+//! | [`upkeep`] | rotations that are due, re-attestation, newer policies |
+//! | [`host`] | the enclave's side of the host protocol |
+//! | [`kms`] | AWS KMS, by attestation |
+//! | [`nsm`], [`attestor`], [`clock`], [`entropy`] | the NSM, our own documents, time, randomness |
+//! | [`grants`], [`keyring`], [`config`] | the policy in force, key material, the measured configuration |
 #![cfg_attr(
     test,
     allow(
@@ -10,5 +22,151 @@
     )
 )]
 
+pub mod attestor;
+pub mod boot;
+pub mod clock;
+pub mod config;
+pub mod custody;
+pub mod entropy;
+pub mod grants;
+pub mod host;
+pub mod keyring;
 pub mod kms;
+pub mod ledger;
 pub mod nsm;
+pub mod service;
+pub mod upkeep;
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use transcode_confidential::{attestation::TrustRoot, time::Clock};
+use transport::{BindError, Endpoint};
+
+use crate::{
+    boot::{BootError, Booted},
+    clock::Boottime,
+    config::Config,
+    grants::Grants,
+    ledger::{LedgerFatal, RefusalMeter},
+    nsm::Nsm,
+    service::{
+        RequestRate, Service,
+        tls::{Channel, ChannelError},
+    },
+    upkeep::Upkeep,
+};
+
+/// The world, as the enclave gets it. The production binary names the real one; tests hand in another; nothing below can
+/// tell.
+pub struct Parts {
+    /// The measured configuration.
+    pub config: Config,
+    /// The Nitro Secure Module.
+    pub nsm: Arc<dyn Nsm>,
+    /// The root that documents of that NSM chain to.
+    pub attestation_root: TrustRoot,
+    /// The certificate authorities that KMS may use.
+    pub kms_roots: RootCertStore,
+    /// Time since boot.
+    pub boottime: Arc<dyn Boottime>,
+}
+
+/// What the enclave is once it serves.
+#[derive(Debug, Clone)]
+pub struct Serving {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// The log.
+    pub log_id: transcode_confidential::ids::LogId,
+    /// The epoch of this boot.
+    pub epoch: transcode_confidential::ids::Epoch,
+}
+
+/// Why the enclave stopped. Only a new boot can help.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Fatal {
+    /// No epoch was opened.
+    #[error("boot failed: {0}")]
+    Boot(#[from] BootError),
+    /// The channel cannot be set up.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// Nobody could connect.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The log cannot be continued.
+    #[error("the log cannot be continued: {0}")]
+    Ledger(#[from] LedgerFatal),
+    /// A task of ours ended by itself.
+    #[error("a task ended unexpectedly")]
+    Task,
+}
+
+/// Boots, serves until `shutdown`, drains, and sees the last event to disk.
+///
+/// # Errors
+/// [`Fatal`].
+pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: CancellationToken) -> Result<(), Fatal> {
+    let abandon = CancellationToken::new();
+    let _abandon = abandon.clone().drop_guard();
+    let booted = tokio::select! {
+        booted = boot::boot(&parts, &abandon) => booted?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let Booted { custody, link, writer, log_key, epoch_key, policy, enclave_id, booted_at, entropy } = booted;
+    let config = parts.config;
+    let mut writer = writer;
+    let clock = Arc::clone(&custody.clock) as Arc<dyn Clock>;
+    let grants = Arc::new(Grants::new(config.deployment, config.policy_authority, policy.as_deref()));
+    let refusals = Arc::new(RefusalMeter::default());
+    let upkeep = Upkeep {
+        custody: Arc::clone(&custody),
+        grants: Arc::clone(&grants),
+        refusals: Arc::clone(&refusals),
+        link: link.clone(),
+        limits: config.limits,
+    };
+    upkeep.look_for_policy().await;
+    let listener = config.parent.listen.bind().await?;
+    let endpoint = listener.endpoint().clone();
+    let service = Arc::new(Service {
+        custody: Arc::clone(&custody),
+        grants,
+        refusals: Arc::clone(&refusals),
+        link,
+        log_key,
+        epoch_key,
+        entropy,
+        channel: Channel::new(&config.client_ca, clock)?,
+        enclave_id,
+        booted_at,
+        attestation_rate: RequestRate::per_second(config.limits.attestations_per_second),
+        connections: config.limits.connections,
+    });
+    serving(Serving { endpoint, log_id: custody.log_id(), epoch: custody.epoch });
+
+    let stop = shutdown.child_token();
+    let upkeep = tokio::spawn(upkeep.run(stop.clone()));
+    let served = service::serve(service, listener, stop.clone());
+    tokio::pin!(served);
+    let fatal = tokio::select! {
+        _ = &mut served => None,
+        ended = &mut writer => Some(ended),
+    };
+    stop.cancel();
+    if let Some(ended) = fatal {
+        // What is not durable now never will be by us.
+        return Err(ended.map_or(Fatal::Task, |result| result.map_or_else(Fatal::Ledger, |()| Fatal::Task)));
+    }
+    let _ = upkeep.await;
+    refusals.flush(&custody.ledger);
+    custody.ledger.close();
+    match tokio::time::timeout(std::time::Duration::from_secs(10), writer).await {
+        Ok(Ok(result)) => result.map_err(Fatal::Ledger),
+        _ => Err(Fatal::Task),
+    }
+}

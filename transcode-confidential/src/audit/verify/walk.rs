@@ -48,6 +48,7 @@ pub struct LogVerifier {
     epochs: Vec<EpochSummary>,
     chain: Chain,
     sealed: Option<LogState>,
+    sealed_chain: Chain,
     recent: RecentSeals,
     pending: Vec<SealedEvent>,
     pending_bytes: usize,
@@ -99,6 +100,7 @@ impl LogVerifier {
             epochs: Vec::new(),
             chain: Chain::new(),
             sealed: None,
+            sealed_chain: Chain::new(),
             recent: RecentSeals::default(),
             pending: Vec::new(),
             pending_bytes: 0,
@@ -135,9 +137,9 @@ impl LogVerifier {
         }
     }
 
-    /// The chain's head after the last event read, sealed or not.
-    pub const fn chain(&self) -> &Chain {
-        &self.chain
+    /// The chain's head at the last seal: where an enclave that accepts the log goes on.
+    pub const fn sealed_chain(&self) -> &Chain {
+        &self.sealed_chain
     }
 
     /// Whether something wrong was found already; the rest of the log will be ignored.
@@ -145,7 +147,7 @@ impl LogVerifier {
         self.failure.is_some()
     }
 
-    /// The last segment was pushed: says what the log is. The chain's head is that of the last seal where the log is intact.
+    /// The last segment was pushed: says what the log is.
     pub fn finish(mut self) -> Report {
         let mut notes = Vec::new();
         let mut tail = None;
@@ -376,6 +378,7 @@ impl LogVerifier {
         }
         self.recent.push(&seal.state);
         self.sealed = Some(seal.state);
+        self.sealed_chain.clone_from(&self.chain);
         self.pending.drain(..).for_each(sink);
         Ok(())
     }

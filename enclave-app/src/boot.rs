@@ -1,0 +1,301 @@
+//! Boot: from nothing but the image to an open epoch.
+//!
+//! 1. Read our own measurements; a debug enclave stops here.
+//! 2. Open the session with the parent; read and verify the whole log that it holds ([`replay`]).
+//! 3. Draw an epoch key; lock PCR16 to the log and PCR17 to this epoch, before the first document.
+//! 4. Anchor the clock; get the log key from KMS, by attestation.
+//! 5. Have the epoch attested, sign it with the log key, and wait until its first event is durable.
+//!
+//! Up to the last step nothing was promised to anybody: a crash anywhere leaves at most an unsealed tail.
+
+mod log_key;
+mod measure;
+mod replay;
+
+use std::{sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use transcode_confidential::{
+    attestation::{ImagePolicy, Measurements, Purpose, Refusal, UnverifiedDocument, UserData},
+    audit::{
+        AuditEventType, EpochOpened, EpochStatement, EventBody, EventDraft, Outcome,
+        segment::{Record, RecordKind},
+        verify::Report,
+    },
+    entropy::{Entropy, EntropyError},
+    ids::{Digest, Epoch, LogId, Sequence},
+    keys::FoldError,
+    protocol::host::{HostError, Welcome},
+    secret::KeyMaterial,
+    signature::{Signature, SignatureError, SigningKey},
+    time::{Clock, Timestamp},
+};
+
+use crate::{
+    Parts,
+    attestor::{AttestFailure, SelfAttestor, anchor_clock},
+    clock::EnclaveClock,
+    config::ConfigError,
+    custody::Custody,
+    entropy::EnclaveEntropy,
+    host::{CurrentLink, HostCredentials, HostFailure, HostLink},
+    kms::{EgressDialer, KmsClient, KmsConfig, KmsError, KmsLimits, KmsSetupError},
+    ledger::{Entry, Ledger, LedgerError, LedgerFatal, LedgerWriter, Patience, Store},
+    nsm::{AttestationRequest, NsmError, NsmHandle, Priority},
+};
+use replay::Replayed;
+
+const CONNECT: Duration = Duration::from_secs(3);
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Why no epoch was opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// PCR0, 1 or 2 is zero: a debug enclave, whose memory the host can read.
+    #[error("this is a debug enclave: PCR0 to PCR2 are zero")]
+    DebugMode,
+    /// The NSM failed.
+    #[error(transparent)]
+    Nsm(#[from] NsmError),
+    /// A thread could not be started.
+    #[error("the NSM's thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The configuration is not accepted.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No randomness.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+    /// The parent failed.
+    #[error(transparent)]
+    Host(#[from] HostFailure),
+    /// The parent says it has another state than its segments show.
+    #[error("the parent's store disagrees with its own segments")]
+    StoreDisagrees,
+    /// The log that the parent holds is not intact.
+    #[error("the log is {}: {}", .0.verdict, .0.first_bad.as_ref().map(ToString::to_string).unwrap_or_default())]
+    Log(Box<Report>),
+    /// The log contradicts itself.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// Our own document was refused.
+    #[error(transparent)]
+    Attestation(#[from] AttestFailure),
+    /// KMS cannot be used.
+    #[error(transparent)]
+    KmsSetup(#[from] KmsSetupError),
+    /// KMS did not give the log key.
+    #[error("the log key cannot be had from KMS: {0}")]
+    Kms(#[from] KmsError),
+    /// The unwrapped log key is not the log's.
+    #[error("the log key that KMS unwrapped is not that of the log")]
+    WrongLogKey,
+    /// A key cannot be used.
+    #[error(transparent)]
+    Key(#[from] SignatureError),
+    /// The epoch's first event is not durable.
+    #[error("the epoch's first event could not be recorded: {0}")]
+    Ledger(#[from] LedgerError),
+    /// The parent's store is not ours any more.
+    #[error(transparent)]
+    Fatal(#[from] LedgerFatal),
+}
+
+impl From<Refusal> for BootError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Attestation(refusal.into())
+    }
+}
+
+/// An open epoch.
+pub struct Booted {
+    /// The keys and the log.
+    pub custody: Arc<Custody>,
+    /// The connection to the parent.
+    pub link: CurrentLink,
+    /// The task that writes the log; ends when the ledger is closed.
+    pub writer: tokio::task::JoinHandle<Result<(), LedgerFatal>>,
+    /// The key that is the same for the whole life of the log.
+    pub log_key: Arc<SigningKey>,
+    /// The key of this epoch.
+    pub epoch_key: Arc<SigningKey>,
+    /// The newest policy on the log, as its authority signed it.
+    pub policy: Option<Vec<u8>>,
+    /// The enclave, as the NSM names it.
+    pub enclave_id: String,
+    /// When the epoch was opened.
+    pub booted_at: Timestamp,
+    /// Randomness.
+    pub entropy: Arc<EnclaveEntropy>,
+}
+
+/// Opens an epoch.
+///
+/// # Errors
+/// [`BootError`]. A new boot may go better.
+pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, BootError> {
+    let config = &parts.config;
+    let own = measure::own_image(&parts.nsm)?;
+    let entropy = Arc::new(EnclaveEntropy::new());
+    entropy.mix(&measure::nsm_random(&parts.nsm)?);
+    let nsm = NsmHandle::start(Arc::clone(&parts.nsm))?;
+    let clock = Arc::new(EnclaveClock::new(Arc::clone(&parts.boottime)));
+    let mut accepted = vec![own.clone()];
+    accepted.extend(config.predecessor_images()?);
+    let accepted = image_policy(accepted);
+    let own = image_policy(vec![own]);
+
+    let mut session = [0; 16];
+    entropy.fill(&mut session)?;
+    let store = Store { endpoint: config.parent.host.clone(), session };
+    let (link, welcome) = open_session(&store).await?;
+    let link = Arc::new(link);
+    let Replayed { state, chain, keys, keyring, log_key_record, policy, unfinished, quarantined } =
+        replay::replay(&link, &parts.attestation_root, &accepted, &config.kms_key_arn).await?;
+    check_agreement(&welcome, &state, quarantined.is_some())?;
+
+    let log_id = match &state {
+        Some((log_id, ..)) => *log_id,
+        None => new_log_id(&entropy)?,
+    };
+    let epoch = Epoch(chain.epoch().0.saturating_add(1));
+    let (first, previous) = (Sequence(chain.size()), chain.last());
+    let epoch_key = Arc::new(SigningKey::from_seed(&KeyMaterial::generate(&*entropy)?)?);
+    measure::lock_epoch(&parts.nsm, log_id, epoch, previous, &epoch_key.public_key())?;
+    anchor_clock(&nsm, &clock, &parts.attestation_root, &own).await?;
+
+    let (links, follow) = watch::channel(Some(Arc::clone(&link)));
+    let current = CurrentLink::following(follow);
+    let limits = KmsLimits::default();
+    let kms = KmsClient::new(KmsConfig {
+        key: config.kms_key_arn.clone(),
+        roots: parts.kms_roots.clone(),
+        dialer: Arc::new(EgressDialer::new(config.parent.egress.clone(), limits.connect)),
+        credentials: Arc::new(HostCredentials(current.clone())),
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
+        documents: Arc::new(nsm.clone()),
+        limits,
+    })?;
+    match kms.generate_random(64).await {
+        Ok(random) => entropy.mix(&random),
+        // The role need not be allowed to: two other sources feed the pool.
+        Err(error) => tracing::warn!(%error, "KMS gave no randomness"),
+    }
+    let (log_key, record) = log_key::obtain(&kms, log_id, log_key_record).await?;
+    if state.is_some_and(|(_, known, _)| known != log_key.public_key()) {
+        return Err(BootError::WrongLogKey);
+    }
+
+    let data = UserData::Epoch { log_id, epoch, first, previous };
+    let request = AttestationRequest {
+        public_key: Some(epoch_key.public_key().to_spki()),
+        user_data: Some(data.encode()),
+        nonce: None,
+    };
+    let document = nsm.attest(Priority::Epoch, request).await?;
+    let verified = UnverifiedDocument::parse(&document)?.verify_archived(&parts.attestation_root, &own)?;
+    verified.require_purpose(Purpose::Epoch)?;
+    let enclave_id = verified.module_id().to_owned();
+
+    let mut opened = EpochOpened {
+        log_id,
+        epoch_key: epoch_key.public_key(),
+        log_key: log_key.public_key(),
+        document: Digest::of(&document),
+        log_key_record: Digest::of(&record),
+        statement: Signature::new([0; Signature::LEN]),
+    };
+    opened.statement = EpochStatement::of(&opened, epoch, first, previous).sign(&log_key);
+
+    let mut chain = chain;
+    let patience = Patience {
+        wait: Duration::from_millis(config.limits.audit_wait_ms),
+        backlog_kib: config.limits.audit_backlog_kib,
+    };
+    let dyn_clock = Arc::clone(&clock) as Arc<dyn Clock>;
+    let before = chain.state();
+    chain.open_epoch(epoch);
+    let ledger = Ledger::new((log_id, enclave_id.clone()), chain, keys, dyn_clock, patience);
+    debug_assert_eq!(before.size, ledger.persisted().size);
+    let writer = LedgerWriter::new(ledger.clone(), Arc::clone(&epoch_key), store, links);
+    let writer = tokio::spawn(writer.run(abandon.clone()));
+
+    let draft = EventDraft::new(AuditEventType::EnclaveCreated, format!("epoch {epoch} opened"))
+        .body(EventBody::EpochOpened(opened));
+    let records = vec![Record::new(RecordKind::Attestation, document), Record::new(RecordKind::WrappedKey, record)];
+    let recorded = ledger.decide_at_once(|_, _| Ok(Entry { draft, records }))?;
+    if let Some(draft) = quarantined {
+        let _ = ledger.decide_at_once(|_, _| Ok(draft.into()))?;
+    }
+    for draft in unfinished.into_iter().map(unknown_outcome) {
+        let _ = ledger.decide_at_once(|_, _| Ok(draft.into()))?;
+    }
+    let (event, _receipt) = recorded.persisted().await?;
+    tracing::info!(%log_id, %epoch, size = event.sequence.0, "epoch opened");
+
+    let attestor = SelfAttestor::new(nsm, parts.attestation_root.clone(), own, Arc::clone(&clock), log_id, epoch);
+    let custody = Custody::new(ledger, keyring, kms, attestor, clock, epoch, config.key_defaults);
+    Ok(Booted {
+        custody: Arc::new(custody),
+        link: current,
+        writer,
+        log_key: Arc::new(log_key),
+        epoch_key,
+        policy,
+        enclave_id,
+        booted_at: event.time,
+        entropy,
+    })
+}
+
+/// Keeps knocking: the parent may start after us.
+async fn open_session(store: &Store) -> Result<(HostLink, Welcome), HostFailure> {
+    loop {
+        match HostLink::open(&store.endpoint, store.session, CONNECT).await {
+            Err(HostFailure::Unreachable(_) | HostFailure::Ended | HostFailure::Broken(_)) => {}
+            // The session of the boot before may take a moment to be found dead.
+            Err(HostFailure::Refused(HostError::Fenced)) => {}
+            other => return other,
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// What the parent says it has must be what its segments came to.
+fn check_agreement(welcome: &Welcome, state: &Option<replay::State>, quarantined: bool) -> Result<(), BootError> {
+    let said = welcome.durable.map(|(log_id, durable)| (log_id, durable.size, durable.last));
+    let found = state.map(|(log_id, _, state)| (log_id, state.size, state.last));
+    if said == found || quarantined { Ok(()) } else { Err(BootError::StoreDisagrees) }
+}
+
+fn image_policy(images: Vec<transcode_confidential::attestation::ExpectedImage>) -> ImagePolicy {
+    match Measurements::new(images) {
+        Ok(measurements) => measurements.into(),
+        // Our own image is always among them.
+        Err(_) => unreachable!("there is always our own image"),
+    }
+}
+
+fn new_log_id(entropy: &EnclaveEntropy) -> Result<LogId, EntropyError> {
+    let mut bytes = [0; LogId::LEN];
+    entropy.fill(&mut bytes)?;
+    Ok(LogId::new(bytes))
+}
+
+fn unknown_outcome(stream: replay::Unfinished) -> EventDraft {
+    let mut draft = EventDraft::new(AuditEventType::ContentProcessed, "outcome unknown: the enclave stopped").body(
+        EventBody::Processed {
+            began: Some(stream.began),
+            outcome: Outcome::Unknown,
+            bytes_in: 0,
+            bytes_out: 0,
+            digest: None,
+        },
+    );
+    (draft.key_id, draft.key_version) = (stream.key_id, stream.key_version);
+    (draft.principal, draft.content_id) = (stream.principal, stream.content_id);
+    draft
+}

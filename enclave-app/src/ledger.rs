@@ -1,0 +1,206 @@
+//! The ledger: the one place that appends to the audit log.
+//!
+//! Deciding a request, giving its event a place in the chain and applying it to the key state is one short critical section
+//! ([`Ledger::decide`]); so history is one line, and no allowance is granted twice. A single task then seals what has come
+//! together, sends it to the parent, and tells each waiter when its event is durable ([`Recorded::persisted`]).
+//!
+//! A sealed batch is never withdrawn: the same bytes are sent again until they are acknowledged. Whoever gives up waiting may
+//! find the event in the log all the same; allowances are over-, never under-counted.
+
+mod head;
+mod refusals;
+mod writer;
+
+pub use head::{Entry, Recorded};
+pub use refusals::{Refusal, RefusalMeter};
+pub use writer::{LedgerFatal, LedgerWriter, Store};
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::sync::{Notify, Semaphore, watch};
+use transcode_confidential::{
+    audit::{Chain, LogState},
+    ids::LogId,
+    keys::{KeyError, KeyTable},
+    time::{Clock, Timestamp},
+};
+
+use self::head::Head;
+
+/// Why an event is not on the record, as far as its caller can know.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// The record cannot be kept now, or not in time.
+    #[error("the audit record cannot be kept now")]
+    Unavailable,
+    /// The request is refused; nothing was recorded.
+    #[error(transparent)]
+    Refused(#[from] KeyError),
+}
+
+/// Whether events are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Availability {
+    Open,
+    Interrupted,
+    Closed,
+}
+
+/// A handle to the ledger.
+#[derive(Clone)]
+pub struct Ledger(Arc<Shared>);
+
+struct Shared {
+    log_id: LogId,
+    head: Mutex<Head>,
+    wake: Notify,
+    /// Room for events that are not durable yet, in KiB.
+    room: Arc<Semaphore>,
+    room_kib: u32,
+    availability: watch::Sender<Availability>,
+    persisted: watch::Sender<LogState>,
+    clock: Arc<dyn Clock>,
+    wait: Duration,
+}
+
+/// How much may wait, and how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How long a caller waits for room, and then for its event to be durable.
+    pub wait: Duration,
+    /// Room for events that are not durable yet, in KiB.
+    pub backlog_kib: u32,
+}
+
+impl Ledger {
+    /// Continues a log at the given head and key state. Events carry `enclave_id` unless they bring one.
+    pub fn new(
+        (log_id, enclave_id): (LogId, String),
+        chain: Chain,
+        keys: KeyTable,
+        clock: Arc<dyn Clock>,
+        patience: Patience,
+    ) -> Self {
+        let state = chain.state();
+        Self(Arc::new(Shared {
+            log_id,
+            head: Mutex::new(Head::new(enclave_id, chain, keys)),
+            wake: Notify::new(),
+            room: Arc::new(Semaphore::new(patience.backlog_kib as usize)),
+            room_kib: patience.backlog_kib,
+            availability: watch::Sender::new(Availability::Open),
+            persisted: watch::Sender::new(state),
+            clock,
+            wait: patience.wait,
+        }))
+    }
+
+    /// The log.
+    pub fn log_id(&self) -> LogId {
+        self.0.log_id
+    }
+
+    /// Decides upon the key state, and puts the event that follows onto the log: one critical section.
+    ///
+    /// # Errors
+    /// [`LedgerError::Refused`] with the decision's own error; [`LedgerError::Unavailable`] where the log takes no events
+    /// now. Nothing was recorded then.
+    pub async fn decide<F>(&self, decide: F) -> Result<Recorded, LedgerError>
+    where
+        F: FnOnce(&KeyTable, Timestamp) -> Result<Entry, KeyError> + Send,
+    {
+        let deadline = tokio::time::Instant::now() + self.0.wait;
+        let mut availability = self.0.availability.subscribe();
+        let open = availability.wait_for(|state| *state != Availability::Interrupted);
+        match tokio::time::timeout_at(deadline, open).await {
+            Ok(Ok(state)) if *state == Availability::Open => {}
+            _ => return Err(LedgerError::Unavailable),
+        }
+        // The size of an event is known only once it is decided; a typical one reserves its room, and a larger one
+        // takes what it needs beyond that from later ones.
+        let room = Arc::clone(&self.0.room).acquire_owned();
+        let Ok(Ok(room)) = tokio::time::timeout_at(deadline, room).await else { return Err(LedgerError::Unavailable) };
+        self.place(decide, Some(room))
+    }
+
+    /// As [`Ledger::decide`], without waiting for room or for the parent: for what takes something away and releases nothing.
+    /// It takes effect at once, and is durable when [`Recorded::persisted`] says so.
+    ///
+    /// # Errors
+    /// [`LedgerError::Refused`].
+    pub fn decide_at_once<F>(&self, decide: F) -> Result<Recorded, LedgerError>
+    where
+        F: FnOnce(&KeyTable, Timestamp) -> Result<Entry, KeyError>,
+    {
+        self.place(decide, None)
+    }
+
+    /// Records an event that asks for no decision.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`].
+    pub async fn record(&self, entry: Entry) -> Result<Recorded, LedgerError> {
+        self.decide(|_, _| Ok(entry)).await
+    }
+
+    /// Records an event where there is plenty of room, else drops it: for what an attacker could make many of.
+    pub fn record_if_idle(&self, entry: Entry) -> bool {
+        let plenty = self.0.room.available_permits() > self.0.room_kib as usize / 2;
+        let room = Arc::clone(&self.0.room).try_acquire_owned().ok().filter(|_| plenty);
+        room.is_some_and(|room| self.place(|_, _| Ok(entry), Some(room)).is_ok())
+    }
+
+    /// Looks at the key state.
+    pub fn with_keys<T>(&self, look: impl FnOnce(&KeyTable, Timestamp) -> T) -> T {
+        let now = self.0.clock.now();
+        look(self.head().keys(), now)
+    }
+
+    /// The durable state of the log.
+    pub fn persisted(&self) -> LogState {
+        *self.0.persisted.borrow()
+    }
+
+    /// Follows the durable state of the log.
+    pub fn watch_persisted(&self) -> watch::Receiver<LogState> {
+        self.0.persisted.subscribe()
+    }
+
+    /// Number of events placed, of which the last may not be durable yet.
+    pub fn placed_size(&self) -> u64 {
+        self.head().size()
+    }
+
+    /// Whether events are accepted now.
+    pub fn is_available(&self) -> bool {
+        *self.0.availability.borrow() == Availability::Open
+    }
+
+    /// Takes no further events; those placed are still written.
+    pub fn close(&self) {
+        self.0.availability.send_replace(Availability::Closed);
+        self.0.wake.notify_one();
+    }
+
+    fn place<F>(&self, decide: F, room: Option<tokio::sync::OwnedSemaphorePermit>) -> Result<Recorded, LedgerError>
+    where
+        F: FnOnce(&KeyTable, Timestamp) -> Result<Entry, KeyError>,
+    {
+        let mut head = self.head();
+        let now = self.0.clock.now();
+        let entry = decide(head.keys(), now)?;
+        let recorded = head.place(entry, now, room, self.0.wait)?;
+        drop(head);
+        self.0.wake.notify_one();
+        Ok(recorded)
+    }
+
+    fn head(&self) -> std::sync::MutexGuard<'_, Head> {
+        self.0.head.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,161 @@
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use transcode_confidential::{
+    audit::{AuditEvent, Batch, Chain, EventDraft, LogState, Receipt, segment::Record},
+    keys::{KeyError, KeyTable},
+    protocol::host::{APPEND_LIMIT, APPEND_RECORDS},
+    time::Timestamp,
+};
+
+use super::LedgerError;
+
+/// What closes a batch early: half of what one request to the parent may hold.
+const BATCH_BYTES: usize = APPEND_LIMIT / 2;
+/// The same for the number of records.
+const BATCH_RECORDS: usize = APPEND_RECORDS / 2;
+
+/// An event to be placed, with the records that its body names.
+#[derive(Debug)]
+pub struct Entry {
+    /// The event.
+    pub draft: EventDraft,
+    /// The records, in the order in which the body names them.
+    pub records: Vec<Record>,
+}
+
+impl From<EventDraft> for Entry {
+    fn from(draft: EventDraft) -> Self {
+        Self { draft, records: Vec::new() }
+    }
+}
+
+/// An event that has its place in the log. Durable it is only when [`Recorded::persisted`] says so.
+#[must_use = "nothing may be released before the event is durable"]
+pub struct Recorded {
+    /// The event.
+    pub event: AuditEvent,
+    receipt: oneshot::Receiver<Receipt>,
+    wait: Duration,
+}
+
+impl Recorded {
+    /// Waits until the event is durable.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`] where that takes too long. The event may be in the log all the same.
+    pub async fn persisted(self) -> Result<(AuditEvent, Receipt), LedgerError> {
+        match tokio::time::timeout(self.wait, self.receipt).await {
+            Ok(Ok(receipt)) => Ok((self.event, receipt)),
+            _ => Err(LedgerError::Unavailable),
+        }
+    }
+}
+
+/// Whoever waits for one event.
+pub(super) struct Waiter {
+    pub(super) receipt: oneshot::Sender<Receipt>,
+    pub(super) _room: Option<OwnedSemaphorePermit>,
+}
+
+/// A batch that is complete and may be sealed.
+pub(super) struct ClosedBatch {
+    pub(super) batch: Batch,
+    pub(super) previous: transcode_confidential::ids::LeafHash,
+    pub(super) state: LogState,
+    /// For each event the records beside it.
+    pub(super) records: Vec<Vec<Record>>,
+    /// For each event whoever waits for it.
+    pub(super) waiters: Vec<Waiter>,
+}
+
+/// Chain and key state, and the events not yet sealed.
+pub(super) struct Head {
+    enclave_id: String,
+    chain: Chain,
+    keys: KeyTable,
+    open: OpenBatch,
+    closed: VecDeque<ClosedBatch>,
+}
+
+struct OpenBatch {
+    batch: Batch,
+    previous: transcode_confidential::ids::LeafHash,
+    records: Vec<Vec<Record>>,
+    waiters: Vec<Waiter>,
+    bytes: usize,
+    count: usize,
+}
+
+impl OpenBatch {
+    fn at(chain: &Chain) -> Self {
+        Self {
+            batch: chain.begin_batch(),
+            previous: chain.last(),
+            records: Vec::new(),
+            waiters: Vec::new(),
+            bytes: 0,
+            count: 0,
+        }
+    }
+}
+
+impl Head {
+    pub(super) fn new(enclave_id: String, chain: Chain, keys: KeyTable) -> Self {
+        let open = OpenBatch::at(&chain);
+        Self { enclave_id, chain, keys, open, closed: VecDeque::new() }
+    }
+
+    pub(super) const fn keys(&self) -> &KeyTable {
+        &self.keys
+    }
+
+    pub(super) const fn size(&self) -> u64 {
+        self.chain.size()
+    }
+
+    /// Places an event and applies it to the key state.
+    pub(super) fn place(
+        &mut self,
+        entry: Entry,
+        now: Timestamp,
+        room: Option<OwnedSemaphorePermit>,
+        wait: Duration,
+    ) -> Result<Recorded, LedgerError> {
+        let Entry { mut draft, records } = entry;
+        draft.enclave_id.get_or_insert_with(|| self.enclave_id.clone());
+        let beside: usize = records.iter().map(|record| record.payload.len()).sum();
+        // The largest leaf and what lies beside it must fit what is left of the batch.
+        if self.open.bytes + beside > BATCH_BYTES || self.open.count + records.len() + 2 > BATCH_RECORDS {
+            self.close_batch();
+        }
+        let event = self.chain.append_to(&mut self.open.batch, draft, now).map_err(KeyError::from)?;
+        if let Err(error) = self.keys.apply(&event) {
+            // Decided upon this very state, in this very critical section.
+            tracing::error!(%error, "an event that was just decided contradicts the key state");
+        }
+        let (sender, receipt) = oneshot::channel();
+        self.open.bytes += beside + self.open.batch.leaves.last().map_or(0, Vec::len);
+        self.open.count += records.len() + 1;
+        self.open.records.push(records);
+        self.open.waiters.push(Waiter { receipt: sender, _room: room });
+        Ok(Recorded { event, receipt, wait })
+    }
+
+    /// The next batch to seal, or `None` where no event waits.
+    pub(super) fn next_batch(&mut self) -> Option<ClosedBatch> {
+        if self.closed.is_empty() {
+            self.close_batch();
+        }
+        self.closed.pop_front()
+    }
+
+    fn close_batch(&mut self) {
+        if self.open.batch.is_empty() {
+            return;
+        }
+        let OpenBatch { batch, previous, records, waiters, .. } =
+            std::mem::replace(&mut self.open, OpenBatch::at(&self.chain));
+        self.closed.push_back(ClosedBatch { batch, previous, state: self.chain.state(), records, waiters });
+    }
+}

@@ -1,0 +1,265 @@
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use transcode_confidential::{
+    audit::{
+        Receipt, Seal,
+        segment::{Record, RecordKind},
+        tree::BatchTree,
+    },
+    ids::LeafHash,
+    protocol::host::{Append, Durable, HostError, Reply, Request, Welcome},
+    signature::SigningKey,
+};
+use transport::Endpoint;
+
+use super::{
+    Availability, Ledger,
+    head::{ClosedBatch, Waiter},
+};
+use crate::host::{HostFailure, HostLink};
+
+/// Batches that may be on their way to the parent at the same time.
+const WINDOW: usize = 4;
+/// Pauses between attempts to reach the parent: the first and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How long one attempt to connect may take.
+const CONNECT: Duration = Duration::from_secs(3);
+
+/// Where the log is kept: the parent, over a session that survives reconnections.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// The parent's host service.
+    pub endpoint: Endpoint,
+    /// This boot's session.
+    pub session: [u8; 16],
+}
+
+/// What only a new boot can repair.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LedgerFatal {
+    /// The parent has less than it acknowledged, or something else.
+    #[error("the parent lost or changed what it had acknowledged")]
+    StoreWentBack,
+    /// Another enclave took the session over.
+    #[error("another enclave holds the parent's session")]
+    Fenced,
+}
+
+/// The task that seals batches and sees them to the parent's disk.
+pub struct LedgerWriter {
+    ledger: Ledger,
+    epoch_key: Arc<SigningKey>,
+    store: Store,
+    links: watch::Sender<Option<Arc<HostLink>>>,
+    acknowledged: Durable,
+    in_flight: VecDeque<Flight>,
+}
+
+/// A sealed batch that is not acknowledged yet.
+struct Flight {
+    append: Append,
+    seal: Seal,
+    tree: BatchTree,
+    hashes: Vec<LeafHash>,
+    waiters: Vec<Waiter>,
+}
+
+/// Why writing over one connection ended.
+enum Interrupted {
+    Drained,
+    Connection,
+}
+
+impl LedgerWriter {
+    /// Takes over a connection whose parent has the log up to `ledger`'s head.
+    pub fn new(
+        ledger: Ledger,
+        epoch_key: Arc<SigningKey>,
+        store: Store,
+        links: watch::Sender<Option<Arc<HostLink>>>,
+    ) -> Self {
+        let state = ledger.persisted();
+        let acknowledged = Durable { size: state.size, last: state.last };
+        Self { ledger, epoch_key, store, links, acknowledged, in_flight: VecDeque::new() }
+    }
+
+    /// Runs until the ledger is closed and everything placed is durable, or until `abandon`.
+    ///
+    /// # Errors
+    /// [`LedgerFatal`]; the ledger takes no further events then.
+    pub async fn run(mut self, abandon: CancellationToken) -> Result<(), LedgerFatal> {
+        let result = tokio::select! {
+            () = abandon.cancelled() => Ok(()),
+            result = self.write_forever() => result,
+        };
+        self.ledger.close();
+        result
+    }
+
+    async fn write_forever(&mut self) -> Result<(), LedgerFatal> {
+        loop {
+            let link = self.links.borrow().clone();
+            if let Some(link) = link
+                && let Interrupted::Drained = self.write_over(&link).await
+            {
+                return Ok(());
+            }
+            self.set_open(false);
+            self.reconnect().await?;
+            self.set_open(true);
+        }
+    }
+
+    /// Sends batches and takes in acknowledgements, in order, over one connection.
+    async fn write_over(&mut self, link: &HostLink) -> Interrupted {
+        let mut answers = VecDeque::new();
+        for flight in &self.in_flight {
+            match link.send(Request::Append(flight.append.clone())).await {
+                Ok(answer) => answers.push_back(answer),
+                Err(_) => return Interrupted::Connection,
+            }
+        }
+        loop {
+            while self.in_flight.len() < WINDOW
+                && let Some(batch) = self.next_batch()
+            {
+                let append = self.seal(batch);
+                match link.send(Request::Append(append)).await {
+                    Ok(answer) => answers.push_back(answer),
+                    Err(_) => return Interrupted::Connection,
+                }
+            }
+            if self.in_flight.is_empty() && *self.ledger.0.availability.borrow() == Availability::Closed {
+                return Interrupted::Drained;
+            }
+            tokio::select! {
+                biased;
+                answer = first(&mut answers) => match answer {
+                    Some(Reply::Appended(durable)) if self.acknowledge(durable) => { answers.pop_front(); }
+                    Some(Reply::Failed(error)) => {
+                        tracing::error!(%error, "the parent did not persist a batch; it will be sent again");
+                        return Interrupted::Connection;
+                    }
+                    _ => return Interrupted::Connection,
+                },
+                () = link.closed() => return Interrupted::Connection,
+                () = self.ledger.0.wake.notified(), if self.in_flight.len() < WINDOW => {}
+            }
+        }
+    }
+
+    fn next_batch(&self) -> Option<ClosedBatch> {
+        self.ledger.head().next_batch()
+    }
+
+    /// Seals a batch. From here on it is never withdrawn.
+    fn seal(&mut self, closed: ClosedBatch) -> Append {
+        let ClosedBatch { batch, previous, state, records, waiters } = closed;
+        let seal = Seal::sign(&self.epoch_key, self.ledger.log_id(), state);
+        let tree = batch.tree();
+        let first = batch.first;
+        let hashes = batch.hashes;
+        let mut all = Vec::with_capacity(2 * hashes.len() + 1);
+        for (leaf, beside) in batch.leaves.into_iter().zip(records) {
+            all.extend(beside);
+            all.push(Record::new(RecordKind::Entry, leaf));
+        }
+        all.push(Record::new(RecordKind::Seal, seal.to_bytes()));
+        let append = Append {
+            log_id: self.ledger.log_id(),
+            epoch: state.epoch,
+            first,
+            previous,
+            after: Durable { size: state.size, last: state.last },
+            records: all,
+        };
+        self.in_flight.push_back(Flight { append: append.clone(), seal, tree, hashes, waiters });
+        append
+    }
+
+    /// Takes in that the oldest batch in flight is durable. `false` where that is not what the parent said.
+    fn acknowledge(&mut self, durable: Durable) -> bool {
+        if self.in_flight.front().is_none_or(|flight| flight.append.after != durable) {
+            return false;
+        }
+        if let Some(flight) = self.in_flight.pop_front() {
+            self.acknowledged = durable;
+            self.ledger.0.persisted.send_replace(flight.seal.state);
+            flight.tell();
+        }
+        true
+    }
+
+    /// Connects anew, and finds out from the parent how much of what is in flight it has.
+    async fn reconnect(&mut self) -> Result<(), LedgerFatal> {
+        let mut pause = BACKOFF.0;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF.1);
+            match HostLink::open(&self.store.endpoint, self.store.session, CONNECT).await {
+                Ok((link, welcome)) => {
+                    self.reconcile(&welcome)?;
+                    self.links.send_replace(Some(Arc::new(link)));
+                    return Ok(());
+                }
+                Err(HostFailure::Refused(HostError::Fenced)) => return Err(LedgerFatal::Fenced),
+                Err(error) => tracing::warn!(%error, "no connection to the parent"),
+            }
+        }
+    }
+
+    /// The parent must have what it acknowledged, and beyond that nothing but what is in flight.
+    fn reconcile(&mut self, welcome: &Welcome) -> Result<(), LedgerFatal> {
+        let Some((log_id, durable)) = welcome.durable else { return Err(LedgerFatal::StoreWentBack) };
+        if log_id != self.ledger.log_id() {
+            return Err(LedgerFatal::StoreWentBack);
+        }
+        if durable == self.acknowledged {
+            return Ok(());
+        }
+        let known = self.in_flight.iter().position(|flight| flight.append.after == durable);
+        for _ in 0..=known.ok_or(LedgerFatal::StoreWentBack)? {
+            if let Some(after) = self.in_flight.front().map(|flight| flight.append.after) {
+                self.acknowledge(after);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the ledger open or interrupted, unless it is closed.
+    fn set_open(&self, open: bool) {
+        self.ledger.0.availability.send_if_modified(|state| {
+            let next = if open { Availability::Open } else { Availability::Interrupted };
+            let change = *state != Availability::Closed && *state != next;
+            if change {
+                *state = next;
+            }
+            change
+        });
+    }
+}
+
+impl Flight {
+    /// Hands out the receipts.
+    fn tell(self) {
+        let first = self.append.first;
+        for ((sequence, leaf), waiter) in (first.0..).zip(self.hashes).zip(self.waiters) {
+            let path = self.tree.path(sequence).unwrap_or_default();
+            let sequence = transcode_confidential::ids::Sequence(sequence);
+            // Whoever gave up waiting has dropped its end.
+            let _ = waiter.receipt.send(Receipt { seal: self.seal, sequence, leaf, path });
+        }
+    }
+}
+
+/// The answer to the oldest request; never where there is none. `None` where the connection ended before it.
+async fn first(answers: &mut VecDeque<oneshot::Receiver<Reply>>) -> Option<Reply> {
+    match answers.front_mut() {
+        Some(answer) => answer.await.ok(),
+        None => std::future::pending().await,
+    }
+}

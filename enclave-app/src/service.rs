@@ -1,0 +1,133 @@
+//! The HTTP API inside attested TLS.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`tls`] | the channel: TLS 1.3, a certificate key made at boot, client certificates where they are shown |
+//! | `caller` | who is calling: the principal of the client certificate |
+//! | `failure` | refusals: the answer, the record, the request id |
+//! | `evidence` | attestation, checkpoint, consistency, status, policy |
+//! | `keys` | making, listing, rotating, revoking |
+//! | `content`, `transfer` | encryption and decryption as streams |
+
+mod caller;
+mod content;
+mod evidence;
+mod failure;
+mod keys;
+mod rate;
+pub mod tls;
+mod transfer;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Extension, Router, middleware,
+    routing::{get, post, put},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use transcode_confidential::{protocol::api, signature::SigningKey, time::Timestamp};
+use transport::{Drained, Listener, Stream};
+
+use crate::{custody::Custody, entropy::EnclaveEntropy, grants::Grants, host::CurrentLink, ledger::RefusalMeter};
+use caller::Caller;
+use failure::Failure;
+use rate::Rate;
+use tls::Channel;
+
+/// Time for the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Time for the head of a request.
+const REQUEST_HEAD: Duration = Duration::from_secs(15);
+/// How long connections may go on after shutdown began.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Everything that a request can reach.
+pub struct Service {
+    /// The keys and the log.
+    pub custody: Arc<Custody>,
+    /// The policy in force.
+    pub grants: Arc<Grants>,
+    /// Counted refusals.
+    pub refusals: Arc<RefusalMeter>,
+    /// The parent.
+    pub link: CurrentLink,
+    /// Signs checkpoints.
+    pub log_key: Arc<SigningKey>,
+    /// Signs checkpoints too.
+    pub epoch_key: Arc<SigningKey>,
+    /// Randomness.
+    pub entropy: Arc<EnclaveEntropy>,
+    /// The channel.
+    pub channel: Channel,
+    /// The enclave, as the NSM names it.
+    pub enclave_id: String,
+    /// When the epoch was opened.
+    pub booted_at: Timestamp,
+    /// Attestation documents for clients, all together.
+    pub attestation_rate: Rate,
+    /// Client connections at the same time.
+    pub connections: usize,
+}
+
+pub use rate::Rate as RequestRate;
+
+/// Serves clients until `shutdown`, then drains.
+pub async fn serve(service: Arc<Service>, listener: Listener, shutdown: CancellationToken) -> Drained {
+    let acceptor = TlsAcceptor::from(Arc::clone(&service.channel.config));
+    let router = router(Arc::clone(&service));
+    let limits = transport::Limits::new(service.connections, DRAIN);
+    transport::serve(listener, limits, shutdown.clone(), move |stream| {
+        connection(stream, acceptor.clone(), router.clone(), shutdown.clone())
+    })
+    .await
+}
+
+async fn connection(stream: Stream, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
+    let tls = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Err(_) => return tracing::debug!("TLS handshake took too long"),
+    };
+    let certificates = tls.get_ref().1.peer_certificates();
+    let caller = caller::Peer::of(certificates.and_then(<[_]>::first));
+    let service = TowerToHyperService::new(router.layer(Extension(caller)));
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD).max_buf_size(256 * 1024);
+    let connection = http.serve_connection(TokioIo::new(tls), service);
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
+    }
+}
+
+fn router(service: Arc<Service>) -> Router {
+    let key = format!("{}/{{id}}", api::KEYS);
+    Router::new()
+        .route(api::ATTESTATION, get(evidence::attestation))
+        .route(api::CHECKPOINT, get(evidence::checkpoint))
+        .route(api::CONSISTENCY, get(evidence::consistency))
+        .route(api::STATUS, get(evidence::status))
+        .route(api::POLICY, put(evidence::policy))
+        .route(api::KEYS, get(keys::list).post(keys::create))
+        .route(&key, get(keys::show))
+        .route(&format!("{key}/rotate"), post(keys::rotate))
+        .route(&format!("{key}/revoke"), post(keys::revoke))
+        .route(&format!("{key}/encrypt"), post(content::encrypt))
+        .route(api::DECRYPT, post(content::decrypt))
+        .fallback(failure::no_such_route)
+        .method_not_allowed_fallback(failure::no_such_route)
+        .layer(middleware::from_fn_with_state(Arc::clone(&service), failure::finish))
+        .with_state(service)
+}

@@ -1,0 +1,176 @@
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use transcode_confidential::{
+    entropy::Entropy,
+    keys::KeyError,
+    message::MessageError,
+    protocol::api::{ApiError, ErrorCode, REQUEST_ID_HEADER},
+};
+
+use super::{Service, caller::Peer};
+use crate::{
+    custody::CustodyError,
+    grants::AdoptError,
+    host::HostFailure,
+    ledger::{LedgerError, Refusal},
+};
+
+/// A request that is not answered as it was hoped. [`finish`] gives it a body and, where somebody was refused, a record.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    code: ErrorCode,
+    message: String,
+}
+
+impl Failure {
+    /// A failure. The message goes to the caller.
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// Not granted, or no such key: the same words for both.
+    pub(super) fn denied() -> Self {
+        Self::new(ErrorCode::Denied, "not granted, or no such key")
+    }
+
+    pub(super) fn malformed(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Malformed, message)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+pub(super) async fn no_such_route() -> Failure {
+    Failure::new(ErrorCode::NoSuchRoute, "no such route")
+}
+
+/// Gives every response a request id, and every failure its body and its place on the record.
+pub(super) async fn finish(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+    let principal = request.extensions().get::<Peer>().and_then(|peer| peer.principal().cloned());
+    let request_id = request_id(&service);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = next.run(request).await;
+    if let Some(failure) = response.extensions_mut().remove::<Failure>() {
+        tracing::info!(%request_id, %method, code = %failure.code, "request refused");
+        if is_recorded(failure.code) {
+            let details = format!("{method} {} refused: {} (request {request_id})", shown(&path), failure.message);
+            let refusal = Refusal { principal, code: failure.code, details };
+            service.refusals.refuse(&service.custody.ledger, refusal);
+        }
+        let body = ApiError {
+            code: failure.code,
+            message: failure.message,
+            retryable: failure.code.retryable(),
+            request_id: request_id.clone(),
+        };
+        response = (response.status(), Json(body)).into_response();
+    }
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID_HEADER, value);
+    }
+    response
+}
+
+/// What is somebody's doing goes on the record; what is a matter of the moment does not.
+const fn is_recorded(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::Denied
+            | ErrorCode::Unauthenticated
+            | ErrorCode::Malformed
+            | ErrorCode::TooLarge
+            | ErrorCode::Unverified
+            | ErrorCode::RateLimited
+    )
+}
+
+/// A path as it may stand on the record: short, and nothing but what paths of ours are made of.
+fn shown(path: &str) -> String {
+    path.chars().take(160).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
+}
+
+fn request_id(service: &Service) -> String {
+    let mut id = [0; 8];
+    // An id of zeros names the request worse, and does no other harm.
+    let _ = service.entropy.fill(&mut id);
+    hex::encode(id)
+}
+
+impl From<CustodyError> for Failure {
+    fn from(error: CustodyError) -> Self {
+        let (code, message) = match &error {
+            CustodyError::Key(error) => return error.clone().into(),
+            CustodyError::InProgress => (ErrorCode::Conflict, "the key is being made or rotated right now"),
+            CustodyError::AuditUnavailable => {
+                (ErrorCode::AuditUnavailable, "the audit record cannot be kept now, so nothing is released")
+            }
+            CustodyError::Kms(_) => (ErrorCode::KmsUnavailable, "KMS did not give the key; the status says why"),
+            CustodyError::RecordMissing => (ErrorCode::KmsUnavailable, "the key's wrapped record is missing"),
+            CustodyError::Attestation(_) => (ErrorCode::AttestationFailed, "a required attestation failed"),
+            CustodyError::ClockDrifted => (ErrorCode::NotReady, "the clock has drifted and is being anchored"),
+            CustodyError::Message(error) => return (*error).into(),
+        };
+        Self::new(code, message)
+    }
+}
+
+impl From<KeyError> for Failure {
+    fn from(error: KeyError) -> Self {
+        let code = match &error {
+            KeyError::Unknown => return Self::denied(),
+            KeyError::Exists | KeyError::VersionMismatch { .. } | KeyError::NotSuspended => ErrorCode::Conflict,
+            KeyError::Revoked => ErrorCode::Revoked,
+            KeyError::Suspended => ErrorCode::Suspended,
+            KeyError::RotationDue => ErrorCode::RotationDue,
+            KeyError::NoSuchVersion(_) => ErrorCode::Unverified,
+            KeyError::Id(_) | KeyError::Policy(_) => ErrorCode::Malformed,
+            KeyError::Audit(_) => ErrorCode::AuditUnavailable,
+            KeyError::Attestation(_) => ErrorCode::AttestationFailed,
+            _ => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<MessageError> for Failure {
+    fn from(error: MessageError) -> Self {
+        // Which check a message failed is told only as far as everybody can see it in the bytes.
+        let code = if error.is_malformed() { ErrorCode::Malformed } else { ErrorCode::Unverified };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        CustodyError::from(error).into()
+    }
+}
+
+impl From<HostFailure> for Failure {
+    fn from(_: HostFailure) -> Self {
+        CustodyError::AuditUnavailable.into()
+    }
+}
+
+impl From<AdoptError> for Failure {
+    fn from(error: AdoptError) -> Self {
+        match error {
+            AdoptError::Policy(error) => Self::new(ErrorCode::Unverified, error.to_string()),
+            AdoptError::Ledger(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the enclave does by itself: rotations that are due, re-attestation, the clock, newer policies, counted refusals.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use transcode_confidential::{
+    attestation::Purpose,
+    audit::{
+        AuditEventType, EventBody, EventDraft,
+        segment::{Record, RecordKind},
+    },
+    ids::Digest,
+    protocol::{
+        api::ErrorCode,
+        host::{Reply, Request},
+        policy::SignedPolicy,
+    },
+};
+
+use crate::{
+    clock::Anchoring,
+    config::Limits,
+    custody::Custody,
+    grants::{AdoptError, Grants},
+    host::CurrentLink,
+    ledger::{Entry, Refusal, RefusalMeter},
+};
+
+const REFUSALS_EVERY: Duration = Duration::from_secs(5);
+
+/// Everything that upkeep looks after.
+#[derive(Clone)]
+pub struct Upkeep {
+    /// The keys and the log.
+    pub custody: Arc<Custody>,
+    /// The policy in force.
+    pub grants: Arc<Grants>,
+    /// Counted refusals.
+    pub refusals: Arc<RefusalMeter>,
+    /// The parent.
+    pub link: CurrentLink,
+    /// How often.
+    pub limits: Limits,
+}
+
+impl Upkeep {
+    /// Runs until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let every = |period| {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        };
+        let mut sweep = every(Duration::from_secs(self.limits.sweep_secs));
+        let mut reattest = every(Duration::from_secs(self.limits.reattest_secs));
+        let mut policy = every(Duration::from_secs(self.limits.policy_poll_secs));
+        let mut refusals = every(REFUSALS_EVERY);
+        // The epoch was attested a moment ago.
+        reattest.tick().await;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = sweep.tick() => self.custody.sweep(),
+                _ = reattest.tick() => self.reattest().await,
+                _ = policy.tick() => self.look_for_policy().await,
+                _ = refusals.tick() => self.refusals.flush(&self.custody.ledger),
+            }
+        }
+    }
+
+    /// Asks the parent for a newer policy.
+    pub async fn look_for_policy(&self) {
+        let known = self.grants.version();
+        let document = match self.link.call(Request::Policy { after: known }).await {
+            Ok(Reply::Policy(Some(document))) => document,
+            Ok(_) => return,
+            Err(error) => return tracing::debug!(%error, "the parent has no policy to tell"),
+        };
+        // The parent may offer the same document again and again; that is no event.
+        if SignedPolicy::claimed_version(&document) == Ok(known) {
+            return;
+        }
+        if let Err(AdoptError::Policy(error)) = self.grants.adopt(&self.custody.ledger, &document).await {
+            tracing::warn!(%error, "the parent offered a policy that is refused");
+            let details = format!("policy offered by the parent refused: {error}");
+            let refusal = Refusal { principal: None, code: ErrorCode::Unverified, details };
+            self.refusals.refuse(&self.custody.ledger, refusal);
+        }
+    }
+
+    async fn reattest(&self) {
+        let ledger = &self.custody.ledger;
+        match self.custody.attestor.anchor_clock().await {
+            Ok(Anchoring::Anchored) => {}
+            Ok(Anchoring::TooSlow { took }) => tracing::warn!(?took, "the NSM was too slow to anchor the clock"),
+            Ok(Anchoring::Drifted { ahead_ms }) => {
+                let draft =
+                    EventDraft::new(AuditEventType::PolicyViolation, format!("the clock was {ahead_ms} ms ahead"))
+                        .body(EventBody::Refused { code: "CLOCK_DRIFT".into(), count: 1 });
+                let _ = ledger.record(draft.into()).await;
+            }
+            Err(error) => tracing::warn!(%error, "the clock could not be anchored"),
+        }
+        let body = |document, reason| EventBody::Attestation { purpose: Purpose::Head, document, reason };
+        let entry = match self.custody.attestor.attest_head(ledger.persisted()).await {
+            Ok(document) => Entry {
+                draft: EventDraft::new(AuditEventType::AttestationVerified, "attested again over the log's head")
+                    .body(body(Some(Digest::of(&document)), None)),
+                records: vec![Record::new(RecordKind::Attestation, document)],
+            },
+            Err(failure) => EventDraft::new(AuditEventType::AttestationFailed, "re-attestation failed")
+                .body(body(None, Some(failure.reason())))
+                .into(),
+        };
+        if ledger.record(entry).await.is_err() {
+            tracing::warn!("the re-attestation could not be recorded");
+        }
+    }
+}
