@@ -35,6 +35,11 @@ impl SigningKey {
         Self { curve, pkcs8: key.to_pkcs8v1().unwrap().as_ref().to_vec() }
     }
 
+    /// A key that was made elsewhere, in PKCS#8.
+    pub const fn from_pkcs8(curve: Curve, pkcs8: Vec<u8>) -> Self {
+        Self { curve, pkcs8 }
+    }
+
     /// The public key as an uncompressed point.
     pub fn point(&self) -> Vec<u8> {
         self.pair(certificate_algorithm(self.curve)).public_key().as_ref().to_vec()
