@@ -33,6 +33,7 @@ mod certificate;
 mod chain;
 mod claims;
 mod document;
+mod es384;
 mod freshness;
 mod measurements;
 mod pcr;

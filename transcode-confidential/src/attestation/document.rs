@@ -2,11 +2,10 @@
 
 use std::marker::PhantomData;
 
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
-
 use super::{
     chain::Chain,
     claims::Claims,
+    es384,
     freshness::Freshness,
     measurements::{ImagePolicy, ImageVerdict},
     pcr::PcrIndex,
@@ -24,8 +23,6 @@ pub const MAX_SIZE: usize = 16 * 1024;
 const TAG_COSE_SIGN1: u8 = 0xd2;
 /// `{1: -35}`: ES384 and nothing else.
 const PROTECTED_HEADER: [u8; 4] = [0xa1, 0x01, 0x38, 0x22];
-/// r and s of P-384, RFC 9053 section 2.1. A high s is as good as a low one.
-const SIGNATURE_LENGTH: usize = 96;
 
 /// A document that is well-formed, and nothing more: anybody may have written it.
 #[derive(Debug)]
@@ -84,9 +81,9 @@ impl<'a> UnverifiedDocument<'a> {
     /// of authentic documents only.
     fn check(&self, root: &TrustRoot, at: Timestamp, image: &ImagePolicy) -> Result<ImageVerdict, Refusal> {
         let chain = Chain::check_properties(root, self.claims.bundle(), self.claims.certificate(), at)?;
-        UnparsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, chain.leaf_key())
-            .verify(&self.signed_bytes(), self.signature)
-            .map_err(|_| Refusal::Signature)?;
+        if !es384::verifies(chain.leaf_key(), &self.signed_bytes(), self.signature) {
+            return Err(Refusal::Signature);
+        }
         chain.check_path()?;
         self.check_no_debug_mode()?;
         image.check(self.claims.pcrs(), at)
@@ -230,7 +227,7 @@ fn envelope_parts<'a>(envelope: &Item<'a>) -> Result<(&'a [u8], &'a [u8]), Refus
     if !unprotected.is_empty() {
         return Err(Refusal::UnprotectedHeader);
     }
-    if signature.len() != SIGNATURE_LENGTH {
+    if signature.len() != es384::SIGNATURE_LENGTH {
         return Err(Refusal::SignatureLength { length: signature.len() });
     }
     Ok((payload, signature))
