@@ -21,7 +21,6 @@ pub mod policy;
 
 mod api;
 mod caller;
-mod clock;
 mod dial;
 mod journal;
 mod key;
@@ -49,7 +48,6 @@ use transcode_confidential::{
 use self::{ber::ContentShape, fault::Fault, policy::Policy, state::State};
 pub use self::{
     caller::{IssuedCredentials, MockCredentials},
-    clock::TestClock,
     dial::CountingDialer,
     journal::LoggedRequest,
     key::KeyState,

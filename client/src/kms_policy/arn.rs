@@ -58,7 +58,9 @@ impl Arn {
     fn parse(text: &str, service: &str) -> Option<Self> {
         let parts: Vec<&str> = text.splitn(6, ':').collect();
         let ["arn", partition, in_service, region, account, resource] = *parts else { return None };
-        let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let is_word = |word: &str| {
+            !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
         let is_name = |b: u8| b.is_ascii_alphanumeric() || b"/+=,.@_-".contains(&b);
         let is_sound = is_word(partition)
             && in_service == service

@@ -59,7 +59,8 @@ impl PolicyRequest {
     ) -> Result<Self, GenerateError> {
         let mut images: Vec<ExpectedImage> = Vec::new();
         for image in measurements.images() {
-            let is_there = |known: &ExpectedImage| known.pcrs() == image.pcrs() && known.not_after() == image.not_after();
+            let is_there =
+                |known: &ExpectedImage| known.pcrs() == image.pcrs() && known.not_after() == image.not_after();
             if !images.iter().any(is_there) {
                 images.push(image.clone());
             }
@@ -250,17 +251,24 @@ mod tests {
         let end = Timestamp::from_secs(1_769_860_800);
         let images = vec![image("v1 (old)", 10, Some(end)), image("v2", 20, None), image("v2 again", 20, None)];
         let policy = request(images, ROLE).key_policy().unwrap();
-        let names: Vec<_> = policy["Statement"].as_array().unwrap().iter().map(|s| s["Sid"].as_str().unwrap()).collect();
-        assert_eq!(names, [
-            "Image1v1old",
-            "Image2v2",
-            "DenyOtherPCR0",
-            "DenyOtherPCR1",
-            "DenyOtherPCR2",
-            "DenyWaysAroundAttestation",
-            "AdministerWithoutUse"
-        ]);
-        assert_eq!(policy["Statement"][0]["Condition"]["DateLessThanEquals"]["aws:CurrentTime"], "2026-01-31T12:00:00Z");
+        let names: Vec<_> =
+            policy["Statement"].as_array().unwrap().iter().map(|s| s["Sid"].as_str().unwrap()).collect();
+        assert_eq!(
+            names,
+            [
+                "Image1v1old",
+                "Image2v2",
+                "DenyOtherPCR0",
+                "DenyOtherPCR1",
+                "DenyOtherPCR2",
+                "DenyWaysAroundAttestation",
+                "AdministerWithoutUse"
+            ]
+        );
+        assert_eq!(
+            policy["Statement"][0]["Condition"]["DateLessThanEquals"]["aws:CurrentTime"],
+            "2026-01-31T12:00:00Z"
+        );
         assert_eq!(policy["Statement"][1]["Condition"].as_object().unwrap().len(), 1);
         assert_eq!(policy["Statement"][6]["Principal"]["AWS"], json!([ADMIN]));
     }

@@ -18,7 +18,7 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::{body::SdkBody, retry::ErrorKind};
 use http::Uri;
-use http_body_util::Limited;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{
@@ -94,9 +94,13 @@ impl HttpConnector for KmsConnector {
         }
         let response = self.client.request(request);
         HttpConnectorFuture::new(async move {
-            let response = response.await.map_err(|error| classified(error.into()))?;
-            let response = response.map(|body| SdkBody::from_body_1_x(Limited::new(body, MAX_REPLY)));
-            HttpResponse::try_from(response).map_err(|error| ConnectorError::other(error.into(), None))
+            let (head, body) = response.await.map_err(|error| classified(error.into()))?.into_parts();
+            // Read here, so that a reply that is too large is refused at once and one that breaks off is asked for again.
+            let body = Limited::new(body, MAX_REPLY).collect().await.map_err(classified)?.to_bytes();
+            // Boxed, because the SDK logs bodies that it can look into, and a reply may leak a key.
+            let body = SdkBody::from_body_1_x(Full::new(body));
+            HttpResponse::try_from(http::Response::from_parts(head, body))
+                .map_err(|error| ConnectorError::other(error.into(), None))
         })
     }
 }
@@ -113,9 +117,11 @@ fn metadata_of(captured: &CaptureConnection) -> Option<ConnectionMetadata> {
     Some(ConnectionMetadata::builder().proxied(false).poison_fn(poison).build())
 }
 
-/// What cannot get better by itself is not tried again: an untrusted certificate, a host that is not allowed.
+/// What cannot get better by itself is not tried again: an untrusted certificate, a host that is not allowed, a reply that
+/// is too large to be one.
 fn classified(error: BoxError) -> ConnectorError {
     let is_final = failure::find::<rustls::Error>(error.as_ref()).is_some()
+        || failure::find::<LengthLimitError>(error.as_ref()).is_some()
         || matches!(failure::find(error.as_ref()), Some(DialError::Refused(_)));
     if is_final { ConnectorError::user(error) } else { ConnectorError::other(error, Some(ErrorKind::TransientError)) }
 }

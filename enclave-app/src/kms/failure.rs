@@ -2,6 +2,7 @@ use std::{error::Error as StdError, io};
 
 use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use http_body_util::LengthLimitError;
 
 use super::{
     credentials::CredentialsError,
@@ -29,6 +30,9 @@ where
     }
     if let Some(tls) = find::<rustls::Error>(error) {
         return KmsError::UntrustedServer { reason: Said::new(&tls.to_string()) };
+    }
+    if find::<LengthLimitError>(error).is_some() {
+        return KmsError::MalformedReply;
     }
     match error {
         SdkError::TimeoutError(_) => KmsError::TimedOut,

@@ -169,6 +169,9 @@ impl Call<'_> {
         let blob = key.wrap(&plaintext, &encryption_context);
         let mut fields = named(&key.arn);
         self.state.remember(&blob, &encryption_context);
+        if let Some(path) = &self.service.state_file {
+            self.state.save(path);
+        }
         fields.insert("CiphertextBlob".to_owned(), STANDARD.encode(blob).into());
         Ok(Yield { plaintext, recipient, fields })
     }
@@ -258,6 +261,7 @@ impl Call<'_> {
         let role_arn = format!("arn:aws:iam::{account}:role/{role}");
         let mut conditions = BTreeMap::from([
             ("aws:PrincipalArn".to_owned(), vec![role_arn.clone()]),
+            ("aws:CurrentTime".to_owned(), vec![iso_8601(self.now)]),
             ("aws:RequestedRegion".to_owned(), vec![region.clone()]),
             ("kms:CallerAccount".to_owned(), vec![account.clone()]),
             ("kms:EncryptionContextKeys".to_owned(), context.keys().cloned().collect()),
@@ -328,6 +332,11 @@ impl Call<'_> {
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::new("SerializationException", error.to_string()))
+}
+
+/// `2026-01-31T12:00:00Z`.
+fn iso_8601(time: Timestamp) -> String {
+    format!("{}Z", &time.to_string()[..19])
 }
 
 fn named(arn: &str) -> Map<String, Value> {

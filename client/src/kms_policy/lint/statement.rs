@@ -142,5 +142,6 @@ fn texts(value: &Value) -> Option<Vec<String>> {
 /// Whether every text that matches `part` matches `whole`, for stars at the end only; else unknown, and so no.
 fn contains(whole: &str, part: &str) -> bool {
     let (whole, part) = (whole.to_ascii_lowercase(), part.to_ascii_lowercase());
-    whole == part || whole.strip_suffix('*').is_some_and(|prefix| !prefix.contains(['*', '?']) && part.starts_with(prefix))
+    whole == part
+        || whole.strip_suffix('*').is_some_and(|prefix| !prefix.contains(['*', '?']) && part.starts_with(prefix))
 }

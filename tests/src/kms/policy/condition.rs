@@ -24,6 +24,8 @@ enum Operator {
     Like,
     Bool,
     Null,
+    /// ISO 8601 in UTC, which sorts as time does.
+    DateUntil,
 }
 
 /// How the values of the request's context key count.
@@ -68,6 +70,7 @@ impl Condition {
             "StringNotLike" | "ArnNotLike" => (Operator::Like, true),
             "Bool" => (Operator::Bool, false),
             "Null" => (Operator::Null, false),
+            "DateLessThanEquals" => (Operator::DateUntil, false),
             _ => return Err(PolicyError(format!("condition operator {name}"))),
         };
         Ok(Self { operator, negated, if_exists, set, key: key.to_ascii_lowercase(), values })
@@ -91,6 +94,7 @@ impl Condition {
             Operator::Equals => wanted == value,
             Operator::EqualsIgnoreCase | Operator::Bool => wanted.eq_ignore_ascii_case(value),
             Operator::Like => matches(wanted, value),
+            Operator::DateUntil => value <= wanted,
             Operator::Null => false,
         }
     }
