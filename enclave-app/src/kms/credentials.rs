@@ -9,7 +9,10 @@ use aws_credential_types::{
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::Mutex;
-use transcode_confidential::time::{Clock, Timestamp};
+use transcode_confidential::{
+    protocol::host,
+    time::{Clock, Timestamp},
+};
 use zeroize::Zeroizing;
 
 /// Why there are no credentials to sign with.
@@ -42,7 +45,7 @@ pub struct SessionCredentials {
 }
 
 impl SessionCredentials {
-    /// Checks lengths and characters: the values go into HTTP headers.
+    /// Checks lengths and characters: the values go into HTTP headers. Long-lived keys have an empty session token.
     pub fn new(
         access_key_id: String,
         secret_access_key: Zeroizing<String>,
@@ -56,7 +59,7 @@ impl SessionCredentials {
         if !graphic(&secret_access_key, 256) {
             return Err(CredentialsError::Malformed("secret access key"));
         }
-        if !graphic(&session_token, 16 * 1024) {
+        if !session_token.is_empty() && !graphic(&session_token, 16 * 1024) {
             return Err(CredentialsError::Malformed("session token"));
         }
         if remaining.is_zero() {
@@ -72,8 +75,17 @@ impl SessionCredentials {
 
     fn to_sdk(&self) -> Credentials {
         // No expiry: this module keeps it, against the enclave's clock.
-        let (secret, token) = (self.secret_access_key.as_str(), self.session_token.as_str());
-        Credentials::new(&self.access_key_id, secret, Some(token.to_owned()), None, "parent")
+        let token = Some(self.session_token.as_str()).filter(|token| !token.is_empty());
+        Credentials::new(&self.access_key_id, self.secret_access_key.as_str(), token.map(str::to_owned), None, "parent")
+    }
+}
+
+impl TryFrom<host::Credentials> for SessionCredentials {
+    type Error = CredentialsError;
+
+    fn try_from(given: host::Credentials) -> Result<Self, CredentialsError> {
+        let remaining = Duration::from_secs(given.remaining_secs);
+        Self::new(given.access_key_id, given.secret_access_key, given.session_token, remaining)
     }
 }
 
@@ -185,5 +197,27 @@ impl ProvideCredentials for HeldCredentials {
         Self: 'a,
     {
         future::ProvideCredentials::new(async { self.current().await.map_err(SdkCredentialsError::provider_error) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(id: &str, secret: &str, token: &str, secs: u64) -> Result<String, CredentialsError> {
+        SessionCredentials::try_from(host::Credentials::new(id, secret, token, secs)).map(|taken| format!("{taken:?}"))
+    }
+
+    #[test]
+    fn what_could_not_be_credentials_is_refused_by_its_part() {
+        assert_eq!(taken("ASIA1", "a/b+c", "tok=", 60), Ok("SessionCredentials(ASIA1, 60s left)".to_owned()));
+        assert!(taken("AKIA1", "a", "", u64::MAX).is_ok());
+        assert_eq!(taken("ASIA\r\n", "a", "b", 60), Err(CredentialsError::Malformed("access key id")));
+        assert_eq!(taken("", "a", "b", 60), Err(CredentialsError::Malformed("access key id")));
+        assert_eq!(taken("ASIA1", "a b", "c", 60), Err(CredentialsError::Malformed("secret access key")));
+        assert_eq!(taken("ASIA1", "", "c", 60), Err(CredentialsError::Malformed("secret access key")));
+        assert_eq!(taken("ASIA1", "a", "b\n", 60), Err(CredentialsError::Malformed("session token")));
+        assert_eq!(taken("ASIA1", "a", &"b".repeat(20_000), 60), Err(CredentialsError::Malformed("session token")));
+        assert_eq!(taken("ASIA1", "a", "b", 0), Err(CredentialsError::Expired));
     }
 }
