@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`Client`] | keys, content, status, policy: what an enclave can be asked |
+//! | [`cli`] | the command line |
 //! | [`kms_policy`] | the KMS key policy as code: generated and linted |
 //! | [`log_memory`] | what is remembered of a log, so that it cannot be exchanged, forked or rewound |
 //! | [`session`] | TLS 1.3 connections whose peer attested itself first |
@@ -18,6 +19,7 @@
 )]
 
 mod calls;
+pub mod cli;
 mod error;
 pub mod kms_policy;
 pub mod log_memory;

@@ -21,6 +21,7 @@ use transcode_confidential::{
 };
 use transport::Endpoint;
 
+pub(crate) use identity::common_name;
 pub use {
     connection::{Attested, Connection, RequestBody, SendError, Unattested, empty},
     error::SessionError,

@@ -102,6 +102,17 @@ impl SignedPolicy {
         Digest::of(&self.document)
     }
 
+    /// Reads what a document says, without verifying anything: to show it to a person.
+    ///
+    /// # Errors
+    /// [`PolicyError::Encoding`], [`PolicyError::TooLong`].
+    pub fn claimed(document: &[u8]) -> Result<Policy, PolicyError> {
+        if document.len() > DOCUMENT_LIMIT {
+            return Err(PolicyError::TooLong(document.len()));
+        }
+        Ok(Policy::decode(split(document)?.0)?)
+    }
+
     /// Reads the version that a document claims, without verifying anything: for a parent that only wants to know whether
     /// there is news to hand over.
     ///

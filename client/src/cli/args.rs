@@ -1,0 +1,285 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use transcode_confidential::ids::{KeyId, KeyVersion, LogId, Principal};
+
+use super::attestation::VerifyAt;
+
+/// Content keys in an attested enclave, and the proof of every use of them.
+#[derive(Debug, Parser)]
+#[command(name = "confidential", version, propagate_version = true, max_term_width = 110)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Args)]
+pub(super) struct Global {
+    /// The enclave's address: tcp:HOST:PORT (or HOST:PORT), unix:PATH, vsock:CID:PORT [env: CONFIDENTIAL_SERVER]
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub(super) server: Option<String>,
+    /// Client certificate and its private key, PEM, in one file [env: CONFIDENTIAL_IDENTITY]
+    #[arg(long, global = true, value_name = "CERT_AND_KEY")]
+    pub(super) identity: Option<PathBuf>,
+    /// What an image may measure; repeatable [env: CONFIDENTIAL_MEASUREMENTS, several separated by ':']
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) measurements: Vec<PathBuf>,
+    /// Accept any image: whoever rents an enclave can then pose as yours
+    #[arg(long, global = true, conflicts_with = "measurements")]
+    pub(super) any_image: bool,
+    /// Root certificate that attestation documents must lead to [default: AWS's, built in]
+    #[arg(long, global = true, value_name = "PEM")]
+    pub(super) root: Option<PathBuf>,
+    /// Print one JSON object on standard output, also on failure
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Where the newest checkpoint of each log is remembered [default: $XDG_STATE_HOME/transcode-confidential]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(super) state: Option<PathBuf>,
+    /// Accept this log on a server that had another one so far
+    #[arg(long, global = true, value_name = "ID")]
+    pub(super) accept_log: Option<LogId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Verify or show an attestation document
+    #[command(subcommand)]
+    Attestation(AttestationVerb),
+    /// Verify a stored audit log
+    #[command(subcommand)]
+    Audit(AuditVerb),
+    /// Make, list, rotate and revoke content keys
+    #[command(subcommand)]
+    Keys(KeysVerb),
+    /// Encrypt a file or a stream
+    Encrypt(Encrypt),
+    /// Decrypt a file or a stream
+    Decrypt(Decrypt),
+    /// Show the state of the enclave and of its log
+    Status,
+    /// Make a client CA and client identities
+    #[command(subcommand)]
+    Pki(PkiVerb),
+    /// Make, sign, show and hand over policy: who may do what
+    #[command(subcommand)]
+    Policy(PolicyVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AttestationVerb {
+    /// Verify a document: root, certificates, signature, no debug mode, image, age
+    Verify {
+        /// The document as the enclave gave it
+        file: PathBuf,
+        /// The time to verify at: now, document (its own signed time), RFC 3339, or seconds since the Unix epoch
+        #[arg(long, value_name = "TIME", default_value = "now")]
+        at: VerifyAt,
+        /// Greatest accepted age, in seconds, unless verified at the document's own time
+        #[arg(long, value_name = "SECONDS", default_value_t = 3 * 3600)]
+        max_age: u64,
+        /// The 32 bytes in hexadecimal that the document must answer
+        #[arg(long, value_name = "HEX", value_parser = super::attestation::parse_nonce)]
+        nonce: Option<[u8; 32]>,
+    },
+    /// Show what a document says, without verifying any of it
+    Show {
+        /// The document as the enclave gave it
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditVerb {
+    /// Verify all segments of a log, offline
+    Verify {
+        /// The directory with the *.seg files
+        dir: PathBuf,
+        /// A checkpoint that was kept elsewhere; repeatable
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Vec<PathBuf>,
+        /// A receipt that was kept elsewhere, base64 or binary; repeatable
+        #[arg(long, value_name = "FILE")]
+        receipt: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysVerb {
+    /// Make a key
+    Generate {
+        /// Its name, never used before
+        id: KeyId,
+        /// Rotate a version at this age
+        #[arg(long, value_name = "SECONDS")]
+        max_age_secs: Option<u64>,
+        /// Rotate a version after this many uses
+        #[arg(long, value_name = "N")]
+        max_uses: Option<u64>,
+        /// Re-attest the enclave before a rotation takes effect
+        #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+        require_attestation: Option<bool>,
+        #[command(flatten)]
+        receipt: ReceiptFile,
+    },
+    /// List the keys that this identity has some grant for
+    List,
+    /// Show one key
+    Show {
+        /// Its name
+        id: KeyId,
+    },
+    /// Make the next version of a key
+    Rotate {
+        /// Its name
+        id: KeyId,
+        /// Only where this version is active: safe to repeat
+        #[arg(long, value_name = "N", value_parser = parse_version)]
+        expected_version: Option<KeyVersion>,
+        #[command(flatten)]
+        receipt: ReceiptFile,
+    },
+    /// End a key: nothing is encrypted or decrypted under it any more
+    Revoke {
+        /// Its name
+        id: KeyId,
+        #[command(flatten)]
+        receipt: ReceiptFile,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReceiptFile {
+    /// Keep the receipt here: it proves the event against whoever holds the log
+    #[arg(long = "receipt", value_name = "FILE")]
+    pub(super) path: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Encrypt {
+    /// The key
+    #[arg(long, value_name = "ID")]
+    pub(super) key: KeyId,
+    #[command(flatten)]
+    pub(super) content: Content,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Decrypt {
+    /// Refuse a message under any other key
+    #[arg(long, value_name = "ID")]
+    pub(super) key: Option<KeyId>,
+    #[command(flatten)]
+    pub(super) content: Content,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Content {
+    /// A pair of the encryption context: authenticated, not secret; when decrypting, required of the message
+    #[arg(long, value_name = "K=V", value_parser = parse_pair)]
+    pub(super) context: Vec<(String, String)>,
+    /// Names the content on the record
+    #[arg(long, value_name = "NAME")]
+    pub(super) content_id: Option<String>,
+    #[command(flatten)]
+    pub(super) receipt: ReceiptFile,
+    /// The file to read [default: standard input, also written -]
+    #[arg(value_name = "IN")]
+    pub(super) input: Option<PathBuf>,
+    /// The file to write, put in place only when all of it is verified [default: standard output, also written -]
+    #[arg(short, long, value_name = "OUT")]
+    pub(super) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PkiVerb {
+    /// Make a client CA: ca.pem for the enclave's configuration, ca.key to sign identities with
+    Init {
+        /// Where to
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+        /// Name of the CA
+        #[arg(long, value_name = "NAME", default_value = "transcode-confidential client CA")]
+        name: String,
+        /// How long it is valid
+        #[arg(long, value_name = "DAYS", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: u32,
+    },
+    /// Make an identity: certificate and private key in one file
+    Client {
+        /// The principal, as policy names it
+        name: Principal,
+        /// Where the CA is
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+        /// How long it is valid, never longer than the CA
+        #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: u32,
+        /// The file to write [default: NAME.pem beside the CA]
+        #[arg(short, long, value_name = "OUT")]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyVerb {
+    /// Make a policy authority's key and a policy to start from
+    Init {
+        /// Where to
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+        /// The deployment that the policy is for, as in the enclave's configuration
+        #[arg(long, value_name = "NAME", default_value = "my-deployment")]
+        deployment: String,
+    },
+    /// Sign a policy
+    Sign {
+        /// The policy, TOML
+        file: PathBuf,
+        /// The authority's private key
+        #[arg(long, value_name = "FILE", default_value = "authority.key")]
+        key: PathBuf,
+        /// The document to write [default: FILE with the ending .cose]
+        #[arg(short, long, value_name = "OUT")]
+        output: Option<PathBuf>,
+    },
+    /// Show a signed policy
+    Show {
+        /// The document
+        file: PathBuf,
+        /// The authority's public key, in hexadecimal or as a file; without it, the signature is not checked
+        #[arg(long, value_name = "HEX|FILE")]
+        authority: Option<String>,
+    },
+    /// Hand a signed policy to the enclave
+    Put {
+        /// The document
+        file: PathBuf,
+    },
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("write KEY=VALUE".into()),
+    }
+}
+
+fn parse_version(text: &str) -> Result<KeyVersion, String> {
+    text.parse().map(KeyVersion).map_err(|_| "write a number".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}
