@@ -1,0 +1,175 @@
+//! The formats of `docs/PROTOCOL.md`, pinned byte for byte: `vectors/protocol.txt` is what a second implementation is written
+//! against. Set `UPDATE_VECTORS` to write the file anew; a change of it is a change of the formats.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    reason = "a test that fails should fail loudly"
+)]
+
+use std::fmt::Write as _;
+
+use transcode_confidential::{
+    attestation::UserData,
+    audit::{
+        AuditEventType, Chain, CreationReason, EpochOpened, EpochStatement, EventBody, EventDraft, KeyChange,
+        KeyOperation, Maintenance, Outcome, Receipt, Seal,
+        checkpoint::{Checkpoint, log_verifier_key},
+        decode_leaf, leaf_hash,
+        segment::{Footer, Record, RecordKind, SegmentHeader},
+        tree::{consistency_proof, inclusion_proof},
+    },
+    ids::{Digest, Epoch, KeyVersion, LeafHash, LogId, Sequence},
+    protocol::policy::{Grant, Operation, Policy, SignedPolicy},
+    secret::KeyMaterial,
+    signature::{Signature, SigningKey},
+    time::Timestamp,
+};
+
+fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&KeyMaterial::from_bytes([seed; 32])).unwrap()
+}
+
+fn drafts(log_id: LogId) -> Vec<EventDraft> {
+    let (log_key, epoch_key) = (key(1), key(2));
+    let mut opened = EpochOpened {
+        log_id,
+        epoch_key: epoch_key.public_key(),
+        log_key: log_key.public_key(),
+        document: Digest::of(b"attestation document"),
+        log_key_record: Digest::of(b"wrapped log key"),
+        statement: Signature::new([0; 64]),
+    };
+    opened.statement = EpochStatement::of(&opened, Epoch(1), Sequence(0), LeafHash::ZERO).sign(&log_key);
+    let created = |reason| EventBody::KeyCreated {
+        record: Some(Digest::of(b"wrapped key")),
+        max_age_secs: 3600,
+        max_uses: 10_000,
+        require_attestation: true,
+        reason,
+    };
+    let film = |event_type, version| EventDraft::new(event_type, "vector").key("film-1", version);
+    vec![
+        EventDraft::new(AuditEventType::EnclaveCreated, "epoch 1 opened").body(EventBody::EpochOpened(opened)),
+        EventDraft::new(AuditEventType::PolicyChanged, "policy version 1 adopted")
+            .body(EventBody::PolicyAdopted { version: 1, document: Digest::of(b"policy") }),
+        film(AuditEventType::KeyGenerated, Some(KeyVersion(1))).principal("ops").body(created(CreationReason::Initial)),
+        film(AuditEventType::KeyUsed, Some(KeyVersion(1))).principal("transcoder-1").content("reel-7").body(
+            EventBody::KeyUsed {
+                operation: KeyOperation::Encrypt,
+                uses: 1,
+                context: Some(Digest::of(b"serialized context")),
+            },
+        ),
+        film(AuditEventType::ContentProcessed, Some(KeyVersion(1))).principal("transcoder-1").content("reel-7").body(
+            EventBody::Processed {
+                began: Some(Sequence(3)),
+                outcome: Outcome::Complete,
+                bytes_in: 1_000_000,
+                bytes_out: 1_000_500,
+                digest: Some(Digest::of(b"released bytes")),
+            },
+        ),
+        film(AuditEventType::KeyRotated, Some(KeyVersion(2))).body(created(CreationReason::Uses)),
+        film(AuditEventType::KeyRevoked, None)
+            .principal("ops")
+            .body(EventBody::KeyChanged { change: KeyChange::Revoked }),
+        EventDraft::new(AuditEventType::UnauthorizedAccess, "GET /v1/keys/x refused — \u{1b}[31m")
+            .principal("intern")
+            .body(EventBody::Refused { code: "DENIED".into(), count: 3 }),
+        EventDraft::new(AuditEventType::LogMaintained, "unsealed records set aside").body(EventBody::Maintained {
+            action: Maintenance::Quarantined,
+            records: 2,
+            bytes: 400,
+        }),
+    ]
+}
+
+fn vectors() -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, bytes: &[u8]| writeln!(out, "{name} = {}", hex::encode(bytes)).unwrap();
+    let log_id = LogId::new(*b"0123456789abcdef");
+    let (log_key, epoch_key) = (key(1), key(2));
+    line("log key seed", &[1; 32]);
+    line("log key", log_key.public_key().as_bytes());
+    line("epoch key seed", &[2; 32]);
+    line("epoch key", epoch_key.public_key().as_bytes());
+    line("log id", log_id.as_bytes());
+
+    let mut chain = Chain::new();
+    chain.open_epoch(Epoch(1));
+    let mut batch = chain.begin_batch();
+    for (n, draft) in drafts(log_id).into_iter().enumerate() {
+        let event = chain.append_to(&mut batch, draft, Timestamp(1_767_225_600_000 + 1000 * n as u64)).unwrap();
+        let leaf = batch.leaves.last().unwrap();
+        assert_eq!(decode_leaf(leaf).unwrap(), event);
+        assert_eq!(leaf_hash(leaf), event.hash);
+        line(&format!("leaf {n} ({})", event.event_type), leaf);
+        line(&format!("leaf hash {n}"), event.hash.as_bytes());
+    }
+    let state = chain.state();
+    line("root", state.root.as_bytes());
+    for index in [0, 4, 8] {
+        let path = inclusion_proof(&batch.hashes[..], index, 9).unwrap();
+        assert_eq!(batch.tree().path(index), Some(path.clone()));
+        line(&format!("inclusion proof of {index} in 9"), &path.concat());
+    }
+    line("consistency proof of 3 and 9", &consistency_proof(&batch.hashes[..], 3, 9).unwrap().concat());
+
+    let seal = Seal::sign(&epoch_key, log_id, state);
+    line("seal", &seal.to_bytes());
+    let receipt = Receipt { seal, sequence: Sequence(3), leaf: batch.hashes[3], path: batch.tree().path(3).unwrap() };
+    receipt.verify(&epoch_key.public_key()).unwrap();
+    line("receipt of event 3", &receipt.to_bytes());
+
+    let header = SegmentHeader { log_id, epoch: Epoch(1), first: Sequence(0), previous: LeafHash::ZERO };
+    line("segment header", &header.to_bytes());
+    let mut record = Vec::new();
+    Record::new(RecordKind::Seal, seal.to_bytes()).write_to(&mut record);
+    line("seal record", &record);
+    let footer = Footer { first: Sequence(0), size: state.size, last: state.last, content: Digest::of(b"file so far") };
+    line("footer", &footer.to_bytes());
+
+    for (name, data) in [
+        ("kms", UserData::Kms { log_id: Some(log_id), request: UserData::request_hash("Decrypt", b"context") }),
+        ("epoch", UserData::Epoch { log_id, epoch: Epoch(1), first: Sequence(0), previous: LeafHash::ZERO }),
+        ("channel", UserData::Channel { log_id, epoch: Epoch(1) }),
+        ("head", UserData::Head { log_id, epoch: Epoch(1), size: state.size, last: state.last }),
+        ("caller", UserData::Caller { log_id }),
+    ] {
+        line(&format!("user_data {name}"), &data.encode());
+    }
+
+    let policy = Policy {
+        deployment: "studio".into(),
+        version: 1,
+        issued_at: Timestamp(1_767_225_600_000),
+        grants: vec![Grant {
+            principal: "transcoder-1".parse().unwrap(),
+            key_prefix: "film-".into(),
+            operations: [Operation::Encrypt, Operation::Decrypt].into(),
+        }],
+        denied: vec!["intern".parse().unwrap()],
+    };
+    line("policy authority seed", &[3; 32]);
+    line("signed policy", SignedPolicy::sign(policy, &key(3)).document());
+
+    let note = Checkpoint::of(log_id, &state).sign(&log_key, Epoch(1), &epoch_key);
+    writeln!(out, "log verifier key = {}", log_verifier_key(log_id, log_key.public_key())).unwrap();
+    writeln!(out, "checkpoint:\n{note}").unwrap();
+    out
+}
+
+#[test]
+fn every_format_has_the_bytes_that_the_protocol_document_pins() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/protocol.txt");
+    let found = vectors();
+    if std::env::var_os("UPDATE_VECTORS").is_some() {
+        std::fs::write(path, &found).unwrap();
+    }
+    let pinned = std::fs::read_to_string(path).unwrap();
+    for (found, pinned) in found.lines().zip(pinned.lines()) {
+        assert_eq!(found, pinned);
+    }
+    assert_eq!(found.len(), pinned.len());
+}
