@@ -222,6 +222,12 @@ listen = "vsock:any:5000"
     }
 
     #[test]
+    fn the_example_that_operators_start_from_is_a_configuration() {
+        let config = Config::from_toml(include_str!("../../eif/enclave.example.toml")).unwrap();
+        assert!(config.key_defaults.require_attestation);
+    }
+
+    #[test]
     fn mistakes_are_told_with_their_place() {
         for (from, to, says) in [
             ("deployment = \"studio\"", "deployment = \"\"", "deployment"),
