@@ -29,4 +29,4 @@ pub use endpoint::{ConnectError, Endpoint, EndpointError, VSOCK_ANY_CID};
 pub use framed::{FrameError, FrameReader, FrameWriter};
 pub use listener::{BindError, Listener};
 pub use serve::{Drained, Limits, Slot, Slots, serve};
-pub use stream::{Peer, Stream};
+pub use stream::{HalfClose, Peer, Stream};

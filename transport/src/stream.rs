@@ -16,7 +16,7 @@ use transcode_confidential::protocol::frame::WRITE_LIMIT;
 /// A connection to or from an [`crate::Endpoint`].
 ///
 /// On vsock, real or hybrid, no write hands more than 32 KiB to the system, whatever the caller gives. `shutdown` closes
-/// the writing half only; some vsock proxies turn that into a close of both, so protocols must not rely on it.
+/// the writing half only; see [`Stream::half_close`] for what some peers make of it.
 #[derive(Debug)]
 pub struct Stream {
     socket: Socket,
@@ -29,6 +29,15 @@ enum Socket {
     Unix(UnixStream),
     Hybrid(UnixStream),
     Vsock(VsockStream),
+}
+
+/// What becomes of the other direction when one is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HalfClose {
+    /// It goes on.
+    Kept,
+    /// It may be cut off: monitors that offer hybrid vsock close both.
+    Lost,
 }
 
 /// Who is at the other end, as far as the system says. For limits and logs; it authenticates nobody.
@@ -83,6 +92,14 @@ impl Stream {
     /// The other end.
     pub const fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// Whether `shutdown` leaves the reading half alive.
+    pub const fn half_close(&self) -> HalfClose {
+        match self.socket {
+            Socket::Hybrid(_) => HalfClose::Lost,
+            Socket::Tcp(_) | Socket::Unix(_) | Socket::Vsock(_) => HalfClose::Kept,
+        }
     }
 
     /// Greatest number of bytes that one write hands to the system.
