@@ -1,0 +1,174 @@
+//! Reading a segment through: is it whole, how far is it sealed, which events are in it?
+
+use std::io;
+
+use transcode_confidential::{
+    audit::{
+        Seal, leaf_hash,
+        segment::{DamageKind, Footer, RecordBuffer, RecordKind, SegmentError, SegmentHeader},
+    },
+    ids::LeafHash,
+    protocol::host::Durable,
+};
+
+use super::disk::{DiskFile, read_full};
+
+const CHUNK: usize = 256 * 1024;
+
+/// What a segment file holds, by its structure and check sums. Signatures are for the enclave and the auditor to check.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    /// The header, where it is one.
+    pub(super) header: Option<SegmentHeader>,
+    /// Length of the file.
+    pub(super) length: u64,
+    /// Where the last seal ends; 0 where there is none.
+    pub(super) sealed_end: u64,
+    /// Where the batch of that seal starts.
+    pub(super) batch_start: u64,
+    /// What that seal says.
+    pub(super) durable: Option<Durable>,
+    /// Whether a footer follows that seal and nothing follows the footer.
+    pub(super) closed: bool,
+    /// What ended the scan before the end of the file.
+    pub(super) damage: Option<Damage>,
+}
+
+/// Why a scan ended early, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Damage {
+    pub(super) offset: u64,
+    pub(super) problem: Problem,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Problem {
+    #[error(transparent)]
+    Header(#[from] SegmentError),
+    #[error(transparent)]
+    Record(#[from] DamageKind),
+    #[error("a seal does not fit what it seals")]
+    Seal,
+    #[error("records follow the last seal")]
+    Unsealed,
+    #[error("bytes follow the footer")]
+    AfterFooter,
+}
+
+impl Scanned {
+    /// Bytes that no seal and no footer covers.
+    pub(super) const fn has_tail(&self) -> bool {
+        !self.closed && self.length > self.sealed_end
+    }
+}
+
+/// Reads a segment. `leaf` is told every sealed event, in order: position and leaf hash.
+pub(super) fn scan(file: &dyn DiskFile, leaf: &mut dyn FnMut(u64, LeafHash)) -> io::Result<Scanned> {
+    let length = file.length()?;
+    let mut scanned =
+        Scanned { header: None, length, sealed_end: 0, batch_start: 0, durable: None, closed: false, damage: None };
+    let mut head = [0; SegmentHeader::LEN];
+    if read_full(file, &mut head, 0)? < head.len() {
+        scanned.damage = Some(Damage { offset: 0, problem: Problem::Record(DamageKind::Ends) });
+        return Ok(scanned);
+    }
+    let header = match SegmentHeader::from_bytes(&head) {
+        Ok(header) => header,
+        Err(error) => {
+            scanned.damage = Some(Damage { offset: 0, problem: error.into() });
+            return Ok(scanned);
+        }
+    };
+    scanned.header = Some(header);
+    scanned.batch_start = SegmentHeader::LEN as u64;
+    let mut walk = Walk { header, scanned, size: header.first.0, batch: Vec::new(), start: SegmentHeader::LEN as u64 };
+    walk.records(file, leaf)?;
+    Ok(walk.scanned)
+}
+
+/// A scan under way.
+struct Walk {
+    header: SegmentHeader,
+    scanned: Scanned,
+    /// Size of the log after the last seal.
+    size: u64,
+    /// Leaf hashes since the last seal.
+    batch: Vec<LeafHash>,
+    /// Where the batch under way starts.
+    start: u64,
+}
+
+impl Walk {
+    fn records(&mut self, file: &dyn DiskFile, leaf: &mut dyn FnMut(u64, LeafHash)) -> io::Result<()> {
+        let mut buffer = RecordBuffer::at(SegmentHeader::LEN as u64);
+        let mut chunk = vec![0; CHUNK];
+        let mut position = SegmentHeader::LEN as u64;
+        loop {
+            let at = buffer.offset();
+            let problem = match buffer.next_record() {
+                Ok(Some(_)) if self.scanned.closed => Problem::AfterFooter,
+                Ok(Some(record)) => match record.kind {
+                    RecordKind::Entry => {
+                        self.batch.push(leaf_hash(&record.payload));
+                        continue;
+                    }
+                    RecordKind::Seal if self.seal(&record.payload, buffer.offset(), leaf) => continue,
+                    RecordKind::Seal => Problem::Seal,
+                    RecordKind::Footer if at == self.scanned.sealed_end && self.footer(&record.payload) => continue,
+                    RecordKind::Footer => Problem::Seal,
+                    _ => continue,
+                },
+                Err(error) => error.kind.into(),
+                Ok(None) => {
+                    let count = read_full(file, &mut chunk, position)?;
+                    if count > 0 {
+                        buffer.push(chunk.get(..count).unwrap_or_default());
+                        position += count as u64;
+                        continue;
+                    }
+                    // The end of the file: inside a record, behind a seal or footer, or behind records without a seal.
+                    if !buffer.rest().is_empty() {
+                        DamageKind::Ends.into()
+                    } else if at != self.start && !self.scanned.closed {
+                        Problem::Unsealed
+                    } else {
+                        return Ok(());
+                    }
+                }
+            };
+            self.scanned.closed = false;
+            self.scanned.damage = Some(Damage { offset: at, problem });
+            return Ok(());
+        }
+    }
+
+    /// Ends a batch, where the seal is about this log and counts as we do.
+    fn seal(&mut self, payload: &[u8], end: u64, leaf: &mut dyn FnMut(u64, LeafHash)) -> bool {
+        let Some(seal) = Seal::from_bytes(payload) else { return false };
+        let fits = seal.log_id == self.header.log_id
+            && seal.state.epoch == self.header.epoch
+            && seal.state.size.checked_sub(self.size) == Some(self.batch.len() as u64)
+            && self.batch.last().is_some_and(|last| *last == seal.state.last);
+        if !fits {
+            return false;
+        }
+        for (hash, position) in self.batch.drain(..).zip(self.size..) {
+            leaf(position, hash);
+        }
+        self.size = seal.state.size;
+        self.scanned.batch_start = self.start;
+        self.scanned.sealed_end = end;
+        self.scanned.durable = Some(Durable { size: seal.state.size, last: seal.state.last });
+        self.start = end;
+        true
+    }
+
+    fn footer(&mut self, payload: &[u8]) -> bool {
+        let fits = Footer::from_bytes(payload).is_some_and(|footer| {
+            footer.first == self.header.first
+                && self.scanned.durable == Some(Durable { size: footer.size, last: footer.last })
+        });
+        self.scanned.closed = fits;
+        fits
+    }
+}

@@ -1,0 +1,30 @@
+//! The proxy from outside: its store on a disk that fails, its services over sockets, its binary as a process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails should fail loudly"
+)]
+
+#[path = "suite/enclave.rs"]
+mod enclave;
+#[path = "suite/oracle.rs"]
+mod oracle;
+#[path = "suite/world.rs"]
+mod world;
+
+#[path = "suite/credentials.rs"]
+mod credentials;
+#[path = "suite/egress.rs"]
+mod egress;
+#[path = "suite/faults.rs"]
+mod faults;
+#[path = "suite/host.rs"]
+mod host;
+#[path = "suite/process.rs"]
+mod process;
+#[path = "suite/relay.rs"]
+mod relay;
+#[path = "suite/store.rs"]
+mod store;
