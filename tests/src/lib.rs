@@ -9,4 +9,5 @@
 
 pub mod clock;
 pub mod kms;
+pub mod log_maker;
 pub mod nsm;

@@ -12,7 +12,7 @@ use crate::{
     attestation::{ImagePolicy, ImageVerdict, PcrIndex, Purpose, TrustRoot},
     audit::{
         AuditEvent, AuditEventType, Chain, EventBody, LogState, Seal,
-        checkpoint::{Checkpoint, SignedNote, VerifierKey, epoch_key_name},
+        checkpoint::{Checkpoint, SignedNote, VerifierKey, epoch_key_name, log_verifier_key},
         decode_leaf,
         segment::{Footer, Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
     },
@@ -51,6 +51,7 @@ pub struct LogVerifier {
     sealed_chain: Chain,
     recent: RecentSeals,
     pending: Vec<SealedEvent>,
+    contradiction: Option<Contradiction>,
     pending_bytes: usize,
     attachments: Vec<Record>,
     current: Option<Segment>,
@@ -103,6 +104,7 @@ impl LogVerifier {
             sealed_chain: Chain::new(),
             recent: RecentSeals::default(),
             pending: Vec::new(),
+            contradiction: None,
             pending_bytes: 0,
             attachments: Vec::new(),
             current: None,
@@ -311,10 +313,13 @@ impl LogVerifier {
             return Err(tampered("an event of another epoch than its segment"));
         }
         self.check_epoch(&event, opens, &attachments)?;
-        self.evidence.check_event(&event)?;
-        let log_id = self.log_id.unwrap_or(LogId::new([0; 16]));
-        let keys = Keys { log_id, log_key: self.log_key, epochs: &self.epoch_keys };
-        self.evidence.check_state(&self.chain.state(), &keys)?;
+        if self.contradiction.is_none() {
+            let log_id = self.log_id.unwrap_or(LogId::new([0; 16]));
+            let keys = Keys { log_id, log_key: self.log_key, epochs: &self.epoch_keys };
+            let state = self.chain.state();
+            let held = self.evidence.check_event(&event).and_then(|()| self.evidence.check_state(&state, &keys));
+            self.contradiction = held.err();
+        }
         self.pending.push(SealedEvent { event, attachments });
         Ok(())
     }
@@ -373,6 +378,10 @@ impl LogVerifier {
         }
         let key = self.epoch_keys.get(&seal.state.epoch).ok_or_else(|| tampered("a seal of an unknown epoch"))?;
         seal.verify(key).map_err(|_| tampered("a seal that the epoch's key did not sign"))?;
+        // Only what is sealed can contradict evidence; anything else is tampering, or not there at all.
+        if let Some(contradiction) = self.contradiction.take() {
+            return Err(contradiction.into());
+        }
         if let Some(epoch) = self.epochs.last_mut() {
             epoch.events = seal.state.size - epoch.first.0;
         }
@@ -392,9 +401,17 @@ impl LogVerifier {
         if Checkpoint::from_text(note.text()) != Ok(Checkpoint::of(log_id, &state)) {
             return Err(tampered("a checkpoint of another state of the log"));
         }
-        let key = self.epoch_keys.get(&state.epoch).ok_or_else(|| tampered("a checkpoint of an unknown epoch"))?;
-        note.verify(&VerifierKey { name: epoch_key_name(log_id, state.epoch), key: *key })
-            .map_err(|error| tampered(error.to_string()))
+        let epoch_key =
+            self.epoch_keys.get(&state.epoch).ok_or_else(|| tampered("a checkpoint of an unknown epoch"))?;
+        let log_key = self.log_key.ok_or_else(|| tampered("a checkpoint before the log has a key"))?;
+        let epoch_key = VerifierKey { name: epoch_key_name(log_id, state.epoch), key: *epoch_key };
+        if note.signatures().len() != 2 {
+            return Err(tampered("a checkpoint with other signatures than the log's two"));
+        }
+        for key in [log_verifier_key(log_id, log_key), epoch_key] {
+            note.verify(&key).map_err(|error| tampered(error.to_string()))?;
+        }
+        Ok(())
     }
 
     fn footer(&mut self, record: &Record) -> Checked {

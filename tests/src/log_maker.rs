@@ -1,0 +1,230 @@
+//! Logs as an enclave would write them, made without running one: real documents of a mock hypervisor, real keys, real
+//! segments. For tests that then do to them what an enclave never would.
+
+use std::sync::Arc;
+
+use enclave_app::nsm::{AttestationRequest, Nsm};
+use transcode_confidential::{
+    attestation::{ImagePolicy, PcrIndex, Purpose, UserData},
+    audit::{
+        AuditEventType, Chain, EpochOpened, EpochStatement, EventBody, EventDraft, KeyOperation, Receipt, Seal,
+        checkpoint::Checkpoint,
+        segment::{Footer, Record, RecordKind, SegmentHeader, SegmentName},
+        verify::{Evidence, LogVerifier, Report},
+    },
+    ids::{Digest, Epoch, KeyVersion, LogId, Sequence},
+    secret::KeyMaterial,
+    signature::{Signature, SigningKey},
+    time::{Clock, SystemClock, Timestamp},
+};
+
+use crate::nsm::{MockHypervisor, MockImage, MockNsm};
+
+/// A segment file.
+pub type Segment = (SegmentName, Vec<u8>);
+
+/// Writes one log.
+#[derive(Clone)]
+pub struct LogMaker {
+    hypervisor: MockHypervisor,
+    log_id: LogId,
+    log_key: Arc<SigningKey>,
+    chain: Chain,
+    epoch: Option<(Arc<SigningKey>, Arc<MockNsm>)>,
+    segments: Vec<Segment>,
+    /// Events per seal so far, for tests that need to know where seals are.
+    pub receipts: Vec<Receipt>,
+    now: Timestamp,
+}
+
+impl LogMaker {
+    /// A log without epochs. The same seed gives the same log id and log key.
+    pub fn new(hypervisor: &MockHypervisor, seed: u8) -> Self {
+        Self {
+            hypervisor: hypervisor.clone(),
+            log_id: LogId::new([seed; 16]),
+            log_key: Arc::new(key(seed)),
+            chain: Chain::new(),
+            epoch: None,
+            segments: Vec::new(),
+            receipts: Vec::new(),
+            now: SystemClock.now(),
+        }
+    }
+
+    /// A small log as most tests want it: two epochs, a few batches, keys made and used.
+    pub fn sample(hypervisor: &MockHypervisor, image: &MockImage, seed: u8) -> Self {
+        let mut maker = Self::new(hypervisor, seed);
+        maker.open_epoch(image);
+        maker.batch(vec![used("film-1", 1), used("film-2", 1)]);
+        maker.reattest();
+        maker.open_epoch(image);
+        maker.batch(vec![used("film-1", 2)]);
+        maker
+    }
+
+    /// The log's name.
+    pub const fn log_id(&self) -> LogId {
+        self.log_id
+    }
+
+    /// The head.
+    pub const fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Opens an epoch with an enclave of that image, closing the segment before.
+    pub fn open_epoch(&mut self, image: &MockImage) {
+        self.close_segment();
+        let epoch = Epoch(self.chain.epoch().0 + 1);
+        let (first, previous) = (Sequence(self.chain.size()), self.chain.last());
+        let epoch_key = Arc::new(key(200 + u8::try_from(epoch.0).unwrap()));
+        let nsm = self.hypervisor.launch(image);
+        let measured = [
+            (16, self.log_id.as_bytes().to_vec()),
+            (17, EpochStatement::measured_bytes(epoch, previous, &epoch_key.public_key())),
+        ];
+        for (index, content) in measured {
+            let index = PcrIndex::new(index).unwrap();
+            nsm.extend_pcr(index, &content).unwrap();
+            nsm.lock_pcr(index).unwrap();
+        }
+        let user_data = UserData::Epoch { log_id: self.log_id, epoch, first, previous }.encode();
+        let public_key = Some(epoch_key.public_key().to_spki());
+        let request = AttestationRequest { public_key, user_data: Some(user_data), nonce: None };
+        let document = nsm.attest(request).unwrap();
+        let log_key_record = b"a wrapped log key".to_vec();
+        let mut opened = EpochOpened {
+            log_id: self.log_id,
+            epoch_key: epoch_key.public_key(),
+            log_key: self.log_key.public_key(),
+            document: Digest::of(&document),
+            log_key_record: Digest::of(&log_key_record),
+            statement: Signature::new([0; 64]),
+        };
+        opened.statement = EpochStatement::of(&opened, epoch, first, previous).sign(&self.log_key);
+        self.epoch = Some((epoch_key, nsm));
+        self.chain.open_epoch(epoch);
+        let header = SegmentHeader { log_id: self.log_id, epoch, first, previous };
+        self.segments.push((header.name(), header.to_bytes()));
+        let draft =
+            EventDraft::new(AuditEventType::EnclaveCreated, "epoch opened").body(EventBody::EpochOpened(opened));
+        let records =
+            vec![Record::new(RecordKind::Attestation, document), Record::new(RecordKind::WrappedKey, log_key_record)];
+        self.seal(vec![(draft, records)]);
+    }
+
+    /// Writes and seals a batch.
+    pub fn batch(&mut self, drafts: Vec<EventDraft>) {
+        self.seal(drafts.into_iter().map(|draft| (draft, Vec::new())).collect());
+    }
+
+    /// Attests the head again.
+    pub fn reattest(&mut self) {
+        let state = self.chain.state();
+        let data = UserData::Head { log_id: self.log_id, epoch: state.epoch, size: state.size, last: state.last };
+        let request = AttestationRequest { user_data: Some(data.encode()), ..AttestationRequest::default() };
+        let document = self.epoch.as_ref().unwrap().1.attest(request).unwrap();
+        let body =
+            EventBody::Attestation { purpose: Purpose::Head, document: Some(Digest::of(&document)), reason: None };
+        let draft = EventDraft::new(AuditEventType::AttestationVerified, "again").body(body);
+        self.seal(vec![(draft, vec![Record::new(RecordKind::Attestation, document)])]);
+    }
+
+    /// Writes entries that are never sealed.
+    pub fn unsealed(&mut self, drafts: Vec<EventDraft>) {
+        let mut chain = self.chain.clone();
+        for draft in drafts {
+            let (_event, leaf) = chain.append(draft, self.now).unwrap();
+            Record::new(RecordKind::Entry, leaf).write_to(&mut self.segments.last_mut().unwrap().1);
+        }
+    }
+
+    /// Writes a checkpoint of the head.
+    pub fn checkpoint(&mut self) {
+        let text = self.note();
+        Record::new(RecordKind::Checkpoint, text).write_to(&mut self.segments.last_mut().unwrap().1);
+    }
+
+    /// A checkpoint of the head, as a signed note.
+    pub fn note(&self) -> String {
+        let epoch_key = &self.epoch.as_ref().unwrap().0;
+        Checkpoint::of(self.log_id, &self.chain.state()).sign(&self.log_key, self.chain.epoch(), epoch_key).to_string()
+    }
+
+    /// Closes the segment with a footer.
+    pub fn close_segment(&mut self) {
+        let Some((name, bytes)) = self.segments.last_mut() else { return };
+        let footer =
+            Footer { first: name.first, size: self.chain.size(), last: self.chain.last(), content: Digest::of(bytes) };
+        Record::new(RecordKind::Footer, footer.to_bytes()).write_to(bytes);
+    }
+
+    /// Closes the segment and goes on with the same epoch in the next.
+    pub fn roll(&mut self) {
+        self.close_segment();
+        let header = SegmentHeader {
+            log_id: self.log_id,
+            epoch: self.chain.epoch(),
+            first: Sequence(self.chain.size()),
+            previous: self.chain.last(),
+        };
+        self.segments.push((header.name(), header.to_bytes()));
+    }
+
+    /// The files.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    fn seal(&mut self, events: Vec<(EventDraft, Vec<Record>)>) {
+        let mut batch = self.chain.begin_batch();
+        let mut records = Vec::new();
+        for (draft, beside) in events {
+            self.now = Timestamp(self.now.0 + 1);
+            self.chain.append_to(&mut batch, draft, self.now).unwrap();
+            records.extend(beside);
+            records.push(Record::new(RecordKind::Entry, batch.leaves.last().unwrap().clone()));
+        }
+        let seal = Seal::sign(&self.epoch.as_ref().unwrap().0, self.log_id, self.chain.state());
+        records.push(Record::new(RecordKind::Seal, seal.to_bytes()));
+        let bytes = &mut self.segments.last_mut().unwrap().1;
+        records.iter().for_each(|record| record.write_to(bytes));
+        let tree = batch.tree();
+        for (sequence, leaf) in (batch.first.0..).zip(&batch.hashes) {
+            let path = tree.path(sequence).unwrap();
+            self.receipts.push(Receipt { seal, sequence: Sequence(sequence), leaf: *leaf, path });
+        }
+    }
+}
+
+/// A key of a seed.
+pub fn key(seed: u8) -> SigningKey {
+    SigningKey::from_seed(&KeyMaterial::from_bytes([seed; 32])).unwrap()
+}
+
+/// A use of a key, on the record.
+pub fn used(id: &str, version: u32) -> EventDraft {
+    EventDraft::new(AuditEventType::KeyUsed, "message encrypted")
+        .key(id, Some(KeyVersion(version)))
+        .principal("transcoder-1")
+        .body(EventBody::KeyUsed { operation: KeyOperation::Encrypt, uses: 1, context: None })
+}
+
+/// Verifies files in the order of their names, as an auditor does.
+pub fn verify(
+    hypervisor: &MockHypervisor,
+    image: impl Into<ImagePolicy>,
+    segments: &[Segment],
+    evidence: &[Evidence],
+) -> Report {
+    let mut verifier = LogVerifier::new(hypervisor.trust_root(), image.into());
+    evidence.iter().cloned().for_each(|evidence| verifier.expect(evidence));
+    let mut sorted: Vec<_> = segments.iter().collect();
+    sorted.sort_by_key(|(name, _)| *name);
+    for (name, bytes) in sorted {
+        verifier.segment(*name);
+        bytes.chunks(1000).for_each(|chunk| verifier.push(chunk, &mut |_| {}));
+    }
+    verifier.finish()
+}
