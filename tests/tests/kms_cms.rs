@@ -5,7 +5,8 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
-    reason = "a test that fails should fail loudly, and one that is skipped should say so"
+    clippy::disallowed_methods,
+    reason = "a test that fails should fail loudly; one that is skipped says so, and is told by the environment"
 )]
 
 use std::{path::PathBuf, sync::LazyLock};

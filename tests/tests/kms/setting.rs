@@ -64,7 +64,7 @@ impl Setting {
             credentials: self.credentials.clone(),
             clock: self.clock.clone(),
             documents: Arc::new(NsmHandle::start(self.nsm.clone()).unwrap()),
-            limits: KmsLimits { total: Duration::from_secs(60), ..KmsLimits::default() },
+            limits: KmsLimits { total: Duration::from_secs(60), keys_ahead: 1, ..KmsLimits::default() },
         }
     }
 
