@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use transcode_confidential::ids::{KeyId, KeyVersion, LogId, Principal};
 
 use super::attestation::VerifyAt;
@@ -259,6 +259,51 @@ pub(super) enum PolicyVerb {
         /// The document
         file: PathBuf,
     },
+    /// The key policy of the KMS key, as code
+    #[command(subcommand)]
+    Kms(KmsVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KmsVerb {
+    /// Write the key policy and the role's policy that let only the measured images get keys
+    Generate {
+        /// The KMS key
+        #[arg(long, value_name = "ARN")]
+        key_arn: String,
+        /// The role of the instances that host the enclave
+        #[arg(long, value_name = "ARN")]
+        role: String,
+        /// Who administers the key; repeatable
+        #[arg(long, value_name = "ARN", required = true)]
+        admin: Vec<String>,
+        /// What to write
+        #[arg(long, value_enum, default_value_t = KmsFormat::Json)]
+        format: KmsFormat,
+        /// The file to write [default: standard output]
+        #[arg(short, long, value_name = "OUT")]
+        output: Option<PathBuf>,
+    },
+    /// Find what in a key policy lets somebody else than the measured images get keys
+    Lint {
+        /// The key policy, JSON
+        file: PathBuf,
+    },
+}
+
+/// A form of the KMS policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum KmsFormat {
+    /// Both policies in one object
+    Json,
+    /// The key policy alone, for aws kms put-key-policy
+    KeyPolicy,
+    /// The role's policy alone, for aws iam put-role-policy
+    RolePolicy,
+    /// Both, as Terraform
+    Terraform,
+    /// Both, as a CloudFormation template
+    Cloudformation,
 }
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {

@@ -2,6 +2,7 @@
 
 mod authority;
 mod draft;
+mod kms;
 
 use std::{
     fmt::Write as _,
@@ -32,6 +33,7 @@ pub(super) fn run(verb: PolicyVerb, global: &Global, environment: &Environment) 
         PolicyVerb::Sign { file, key, output } => sign(&file, &key, output),
         PolicyVerb::Show { file, authority } => show(&file, authority.as_deref()),
         PolicyVerb::Put { file } => put(&file, global, environment),
+        PolicyVerb::Kms(verb) => kms::run(verb, global, environment),
     }
 }
 
