@@ -11,11 +11,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header::CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Full};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::Mutex;
 use transcode_confidential::{
     ids::{KeyId, LogId},
-    protocol::api::{self, Status},
+    protocol::api::{self, ReceiptText, Status},
 };
 
 pub use {
@@ -41,6 +41,15 @@ struct Shared {
     accepted_log: Option<LogId>,
     /// The log as the newest attested key showed it. Held locked while it is checked, so that many calls check once.
     view: Mutex<Option<Arc<LogView>>>,
+}
+
+/// That a policy is in force now.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PolicyAdopted {
+    /// Its version.
+    pub version: u64,
+    /// The verified receipt of the event that records it.
+    pub receipt: ReceiptText,
 }
 
 /// Largest JSON reply that is read. A list of keys is the longest.
@@ -78,11 +87,13 @@ impl Client {
     /// Hands over a policy document that its authority signed.
     ///
     /// # Errors
-    /// [`ClientError`].
-    pub async fn put_policy(&self, document: Vec<u8>) -> Result<(), ClientError> {
+    /// [`ClientError::Unverified`] where the enclave does not take it; any other [`ClientError`].
+    pub async fn put_policy(&self, document: Vec<u8>) -> Result<PolicyAdopted, ClientError> {
         let body = Some((OCTETS, document.into()));
-        let call = Call { method: Method::PUT, path: api::POLICY.into(), body };
-        self.exchange(&call).await.map(drop)
+        let (body, view) = self.exchange(&Call { method: Method::PUT, path: api::POLICY.into(), body }).await?;
+        let adopted: PolicyAdopted = answer::json(&body)?;
+        self.keep_receipt(&view, &adopted.receipt.0).await?;
+        Ok(adopted)
     }
 
     /// A connection to an attested enclave whose log continues what is remembered, and what was checked of it.

@@ -106,6 +106,7 @@ impl ClientError {
                 | SessionError::TimedOut { .. }
                 | SessionError::Lost(_)
                 | SessionError::NotSent
+                | SessionError::NoAttestation(_)
                 | SessionError::Entropy(_) => ErrorKind::Unavailable,
             },
             Self::Log(error) => match error {

@@ -26,6 +26,6 @@ pub mod log_memory;
 pub mod session;
 
 pub use {
-    calls::{Client, ContentDone, DecryptRequest, EncryptRequest, LogView},
+    calls::{Client, ContentDone, DecryptRequest, EncryptRequest, LogView, PolicyAdopted},
     error::{ClientError, ContentError, ErrorKind},
 };

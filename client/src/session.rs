@@ -9,9 +9,11 @@ mod error;
 mod identity;
 mod pool;
 mod tls;
+mod transport;
 
 use std::{sync::Arc, time::Duration};
 
+use ::transport::Endpoint;
 use tokio::sync::Mutex;
 use transcode_confidential::{
     attestation::{ImagePolicy, Live, TrustRoot, VerifiedDocument},
@@ -19,7 +21,6 @@ use transcode_confidential::{
     ids::{Epoch, LogId},
     time::{Clock, SystemClock, Timestamp},
 };
-use transport::Endpoint;
 
 pub(crate) use identity::common_name;
 pub use {

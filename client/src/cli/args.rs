@@ -258,6 +258,8 @@ pub(super) enum PolicyVerb {
     Put {
         /// The document
         file: PathBuf,
+        #[command(flatten)]
+        receipt: ReceiptFile,
     },
     /// The key policy of the KMS key, as code
     #[command(subcommand)]

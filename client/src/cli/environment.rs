@@ -37,6 +37,10 @@ pub(super) struct Config {
 
 impl Environment {
     /// That of this process. An empty variable counts as unset.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is main, in a library so that other binaries can be the command line"
+    )]
     pub(super) fn of_process() -> Self {
         let var = |name| env::var_os(name).filter(|value| !value.is_empty());
         let path = |name| var(name).map(PathBuf::from);

@@ -1,8 +1,10 @@
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 use transcode_confidential::{
     audit::{
         LogState, Seal,
-        tree::{Node, verify_consistency},
+        tree::{Node, ProofError, verify_consistency},
     },
     ids::{LogId, RootHash},
     signature::PublicKey,
@@ -89,7 +91,7 @@ impl Remembered {
         }
         if same_epoch && next.epoch_key != self.epoch_key {
             // Two enclaves that opened the same epoch: both cannot be the one line of history.
-            return Err(self.forked(next.state.size, transcode_confidential::audit::tree::ProofError::Root));
+            return Err(self.forked(next.state.size, ProofError::Root));
         }
         let mut needs = Vec::new();
         for known in [Some(&self.state), self.beyond.as_ref().map(|seal| &seal.state)].into_iter().flatten() {
@@ -125,6 +127,24 @@ impl Remembered {
         Self { beyond, ..next.into() }
     }
 
+    /// Takes over a checkpoint by the same enclave, in the same epoch, if it is newer: what one enclave signs is one line.
+    /// `None` where it is another enclave's.
+    ///
+    /// # Errors
+    /// [`LogError::Forked`] where the same number of events has another root.
+    pub fn merged_with(&self, next: VerifiedCheckpoint) -> Result<Option<Self>, LogError> {
+        if (next.log_key, next.epoch_key, next.state.epoch) != (self.log_key, self.epoch_key, self.state.epoch) {
+            return Ok(None);
+        }
+        Ok(Some(match next.state.size.cmp(&self.state.size) {
+            Ordering::Greater => self.advanced_to(next),
+            Ordering::Equal if next.state.root != self.state.root => {
+                return Err(self.forked(next.state.size, ProofError::Root));
+            }
+            _ => self.clone(),
+        }))
+    }
+
     /// Takes over the seal of a receipt that was verified under this epoch's key. `None` where that is no news.
     ///
     /// # Errors
@@ -146,7 +166,7 @@ impl Remembered {
         Ok(Some(Self { beyond: Some(*seal), ..self.clone() }))
     }
 
-    fn forked(&self, shown: u64, reason: transcode_confidential::audit::tree::ProofError) -> LogError {
+    fn forked(&self, shown: u64, reason: ProofError) -> LogError {
         LogError::Forked { log_id: self.log_id, remembered: self.newest().size, shown, reason }
     }
 }

@@ -50,10 +50,11 @@ impl LogMemory {
         Ok(self.servers()?.get(server).copied())
     }
 
-    /// Remembers a checkpoint of `server`, if what is remembered is still what it was held against. `false` where it is not.
+    /// Remembers a checkpoint of `server`, if what is remembered is still what it was held against, or was brought forward
+    /// by the same enclave since. `false` where it is not.
     ///
     /// # Errors
-    /// [`LogError::Memory`].
+    /// [`LogError::Memory`], [`LogError::Forked`].
     pub fn advance(
         &self,
         server: &str,
@@ -63,12 +64,14 @@ impl LogMemory {
         let log_id = checkpoint.log_id();
         let _lock = self.lock()?;
         let current = self.recall(log_id)?;
-        if current.as_ref() != held_against {
-            return Ok(false);
-        }
-        let next = match &current {
-            Some(current) => current.advanced_to(checkpoint),
-            None => checkpoint.into(),
+        let next = match (&current, held_against) {
+            (None, None) => checkpoint.into(),
+            (Some(current), Some(known)) if current == known => current.advanced_to(checkpoint),
+            (Some(current), _) => match current.merged_with(checkpoint)? {
+                Some(merged) => merged,
+                None => return Ok(false),
+            },
+            (None, Some(_)) => return Ok(false),
         };
         if current.as_ref() != Some(&next) {
             self.write(&self.log_path(log_id), &next)?;

@@ -1,5 +1,6 @@
 use std::{io, sync::Arc, time::Duration};
 
+use ::transport::{Endpoint, Stream};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::HOST};
 use http_body_util::{BodyExt as _, Empty, Limited, combinators::UnsyncBoxBody};
@@ -14,12 +15,12 @@ use transcode_confidential::{
     attestation::{Freshness, MAX_SIZE, Nonce, Purpose, UnverifiedDocument, UserData},
     protocol::api,
 };
-use transport::{Endpoint, Stream};
 
 use super::{
     Attestation, Settings, Timeouts,
     error::SessionError,
     tls::{self, ServerKey},
+    transport::TlsTransport,
 };
 
 /// Body of a request.
@@ -72,7 +73,8 @@ impl Connection<Unattested> {
         let status = response.status();
         let received = collect(response, MAX_SIZE, &settings.timeouts).await?;
         if !status.is_success() {
-            return Err(SessionError::Protocol(format!("it answers the request for its attestation with {status}")));
+            let why = serde_json::from_slice::<api::ApiError>(&received).map(|error| error.to_string());
+            return Err(SessionError::NoAttestation(why.unwrap_or_else(|_| format!("status {status}"))));
         }
         let now = settings.clock.now();
         let document = UnverifiedDocument::parse(&received)?.verify_live(
@@ -149,8 +151,9 @@ impl Connection<Attested> {
 
 impl<S> Connection<S> {
     async fn start(stream: TlsStream<Stream>, state: S) -> Result<Self, SessionError> {
-        let (sender, connection) =
-            handshake(TokioIo::new(stream)).await.map_err(|error| SessionError::from_transport(&error))?;
+        let (sender, connection) = handshake(TokioIo::new(TlsTransport::new(stream)))
+            .await
+            .map_err(|error| SessionError::from_transport(&error))?;
         Ok(Self { sender, driver: Driver(Some(tokio::spawn(connection))), state })
     }
 

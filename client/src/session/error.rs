@@ -39,6 +39,9 @@ pub enum SessionError {
         /// What the enclave said.
         alert: String,
     },
+    /// The server gives no attestation document now.
+    #[error("the server gives no attestation document: {0}")]
+    NoAttestation(String),
     /// The attestation document is refused.
     #[error("the server's attestation is refused: {0}")]
     Attestation(#[from] Refusal),
@@ -101,6 +104,7 @@ const fn is_about_certificate(alert: AlertDescription) -> bool {
             | AlertDescription::CertificateExpired
             | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
+            | AlertDescription::DecryptError
             | AlertDescription::AccessDenied
             | AlertDescription::CertificateRequired
     )
