@@ -1,5 +1,10 @@
 //! The embedding API, used as the product page shows it: names, argument types and what each call returns.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails should fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test that fails should fail loudly"
+)]
 
 use std::{
     collections::VecDeque,

@@ -1,11 +1,6 @@
 //! The formats of `docs/PROTOCOL.md`, pinned byte for byte: `vectors/protocol.txt` is what a second implementation is written
 //! against. Set `UPDATE_VECTORS` to write the file anew; a change of it is a change of the formats.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::indexing_slicing,
-    reason = "a test that fails should fail loudly"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails should fail loudly")]
 
 use std::fmt::Write as _;
 
