@@ -17,6 +17,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tokio_util::task::TaskTracker;
 use transcode_confidential::{
     audit::Receipt,
     ids::{Epoch, KeyId, LogId},
@@ -45,6 +46,8 @@ pub struct Custody {
     pub epoch: Epoch,
     /// Policy of keys that are made without one.
     pub defaults: KeyRotationPolicy,
+    /// Ends of streams that are being recorded; a shutdown waits for them.
+    pub endings: TaskTracker,
     in_progress: Mutex<HashSet<KeyId>>,
 }
 
@@ -77,6 +80,7 @@ impl Custody {
             clock,
             epoch,
             defaults,
+            endings: TaskTracker::new(),
             in_progress: Mutex::new(HashSet::new()),
         }
     }

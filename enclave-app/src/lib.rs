@@ -59,6 +59,9 @@ use crate::{
     upkeep::Upkeep,
 };
 
+/// How long a shutdown waits for the last events.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// The world, as the enclave gets it. The production binary names the real one; tests hand in another; nothing below can
 /// tell.
 pub struct Parts {
@@ -164,8 +167,10 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
     }
     let _ = upkeep.await;
     refusals.flush(&custody.ledger);
+    custody.endings.close();
+    let _ = tokio::time::timeout(SETTLE, custody.endings.wait()).await;
     custody.ledger.close();
-    match tokio::time::timeout(std::time::Duration::from_secs(10), writer).await {
+    match tokio::time::timeout(SETTLE, writer).await {
         Ok(Ok(result)) => result.map_err(Fatal::Ledger),
         _ => Err(Fatal::Task),
     }

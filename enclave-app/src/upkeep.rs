@@ -91,17 +91,7 @@ impl Upkeep {
 
     async fn reattest(&self) {
         let ledger = &self.custody.ledger;
-        match self.custody.attestor.anchor_clock().await {
-            Ok(Anchoring::Anchored) => {}
-            Ok(Anchoring::TooSlow { took }) => tracing::warn!(?took, "the NSM was too slow to anchor the clock"),
-            Ok(Anchoring::Drifted { ahead_ms }) => {
-                let draft =
-                    EventDraft::new(AuditEventType::PolicyViolation, format!("the clock was {ahead_ms} ms ahead"))
-                        .body(EventBody::Refused { code: "CLOCK_DRIFT".into(), count: 1 });
-                let _ = ledger.record(draft.into()).await;
-            }
-            Err(error) => tracing::warn!(%error, "the clock could not be anchored"),
-        }
+        self.anchor_clock().await;
         let body = |document, reason| EventBody::Attestation { purpose: Purpose::Head, document, reason };
         let entry = match self.custody.attestor.attest_head(ledger.persisted()).await {
             Ok(document) => Entry {
@@ -115,6 +105,28 @@ impl Upkeep {
         };
         if ledger.record(entry).await.is_err() {
             tracing::warn!("the re-attestation could not be recorded");
+        }
+    }
+
+    /// Anchors the clock. Drift stops grants until it is on the record and the clock was anchored again.
+    async fn anchor_clock(&self) {
+        loop {
+            match self.custody.attestor.anchor_clock().await {
+                Ok(Anchoring::Anchored) => return,
+                Ok(Anchoring::TooSlow { took }) => {
+                    return tracing::warn!(?took, "the NSM was too slow to anchor the clock");
+                }
+                Err(error) => return tracing::warn!(%error, "the clock could not be anchored"),
+                Ok(Anchoring::Drifted { ahead_ms }) => {
+                    let details = format!("the clock was {ahead_ms} ms ahead");
+                    let draft = EventDraft::new(AuditEventType::PolicyViolation, details)
+                        .body(EventBody::Refused { code: "CLOCK_DRIFT".into(), count: 1 });
+                    match self.custody.ledger.record(draft.into()).await {
+                        Ok(recorded) => drop(recorded.persisted().await),
+                        Err(_) => return tracing::warn!("drift of the clock could not be recorded"),
+                    }
+                }
+            }
         }
     }
 }

@@ -57,6 +57,8 @@ pub struct LedgerWriter {
     links: watch::Sender<Option<Arc<HostLink>>>,
     acknowledged: Durable,
     in_flight: VecDeque<Flight>,
+    /// Pause before the next attempt to connect; grows until something is acknowledged again.
+    pause: Duration,
 }
 
 /// A sealed batch that is not acknowledged yet.
@@ -84,7 +86,7 @@ impl LedgerWriter {
     ) -> Self {
         let state = ledger.persisted();
         let acknowledged = Durable { size: state.size, last: state.last };
-        Self { ledger, epoch_key, store, links, acknowledged, in_flight: VecDeque::new() }
+        Self { ledger, epoch_key, store, links, acknowledged, in_flight: VecDeque::new(), pause: BACKOFF.0 }
     }
 
     /// Runs until the ledger is closed and everything placed is durable, or until `abandon`.
@@ -188,6 +190,7 @@ impl LedgerWriter {
         }
         if let Some(flight) = self.in_flight.pop_front() {
             self.acknowledged = durable;
+            self.pause = BACKOFF.0;
             self.ledger.0.persisted.send_replace(flight.seal.state);
             flight.tell();
         }
@@ -196,10 +199,9 @@ impl LedgerWriter {
 
     /// Connects anew, and finds out from the parent how much of what is in flight it has.
     async fn reconnect(&mut self) -> Result<(), LedgerFatal> {
-        let mut pause = BACKOFF.0;
         loop {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(BACKOFF.1);
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(BACKOFF.1);
             match HostLink::open(&self.store.endpoint, self.store.session, CONNECT).await {
                 Ok((link, welcome)) => {
                     self.reconcile(&welcome)?;

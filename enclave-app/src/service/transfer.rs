@@ -193,10 +193,12 @@ impl Drop for Tally {
         let ended = Ended { digest: Some(digest), ..self.ended.clone() };
         let (custody, id, version) = (Arc::clone(&self.service.custody), self.id.clone(), self.version);
         let (principal, content_id) = (self.principal.clone(), self.content_id.clone());
+        let endings = custody.endings.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
+            let recording = async move {
                 custody.end_use(&id, version, &principal, content_id.as_deref(), ended).await;
-            });
+            };
+            endings.spawn_on(recording, &runtime);
         }
     }
 }
