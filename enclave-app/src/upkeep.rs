@@ -27,6 +27,8 @@ use crate::{
     ledger::{Entry, Refusal, RefusalMeter},
 };
 
+/// A clock that drifts at every look stays without grants until the next hour's.
+const ANCHOR_ATTEMPTS: usize = 3;
 const REFUSALS_EVERY: Duration = Duration::from_secs(5);
 
 /// Everything that upkeep looks after.
@@ -110,7 +112,7 @@ impl Upkeep {
 
     /// Anchors the clock. Drift stops grants until it is on the record and the clock was anchored again.
     async fn anchor_clock(&self) {
-        loop {
+        for _ in 0..ANCHOR_ATTEMPTS {
             match self.custody.attestor.anchor_clock().await {
                 Ok(Anchoring::Anchored) => return,
                 Ok(Anchoring::TooSlow { took }) => {
