@@ -1,11 +1,8 @@
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use enclave_app::kms::{ByteStream, Dial, DialError, EgressDialer, dial};
+use enclave_app::kms::{ByteStream, Dial, DialError, EgressDialer};
 use futures_util::future::BoxFuture;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
-    net::{TcpListener, TcpStream},
-};
+use tokio_util::sync::CancellationToken;
 
 use crate::setting::{Setting, content};
 
@@ -66,7 +63,7 @@ async fn a_dial_that_hangs_is_given_up() {
     let setting = Setting::new().await;
     let client = setting.client_with(|config| {
         config.dialer = Arc::new(Hangs);
-        config.limits.connect = std::time::Duration::from_millis(50);
+        config.limits.connect = Duration::from_millis(50);
     });
     assert_eq!(client.generate_random(1).await.unwrap_err().cause(), "unreachable");
 }
@@ -82,39 +79,53 @@ async fn a_server_under_another_root_is_refused_before_it_hears_anything() {
     assert_eq!(setting.dialer.dials(), 1, "what is not trusted is not tried again");
 }
 
-/// The parent's side of the egress protocol, as small as can be.
-async fn egress(kms: std::net::SocketAddr, allowed: &'static str) -> std::net::SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((mut enclave, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut target = vec![0; usize::from(enclave.read_u16().await.unwrap())];
-                enclave.read_exact(&mut target).await.unwrap();
-                if target != allowed.as_bytes() {
-                    enclave.write_all(&[dial::EGRESS_REFUSED]).await.unwrap();
-                    return;
-                }
-                let mut kms = TcpStream::connect(kms).await.unwrap();
-                enclave.write_all(&[dial::EGRESS_CONNECTED]).await.unwrap();
-                let _ = copy_bidirectional(&mut enclave, &mut kms).await;
-            });
-        }
-    });
-    address
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_through_the_parent_leads_to_kms_or_says_why_not() {
+    let setting = Setting::new().await;
+    let client = |parent: &Parent| {
+        setting.client_with_dialer(Arc::new(EgressDialer::new(parent.egress(), Duration::from_secs(2))))
+    };
+    let open = Parent::start("kms.eu-west-1.amazonaws.com:443", setting.kms.address()).await;
+    let through = client(&open);
+    for number in 1..=5 {
+        through.generate_data_key(&content("a", number)).await.unwrap();
+    }
+    let shut = Parent::start("kms.us-east-1.amazonaws.com:443", setting.kms.address()).await;
+    let error = client(&shut).generate_data_key(&content("a", 1)).await.unwrap_err();
+    assert_eq!((error.cause(), error.retryable()), ("egress-refused", false));
+    assert!(error.to_string().contains("kms.eu-west-1.amazonaws.com:443"), "{error}");
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let astray = Parent::start("kms.eu-west-1.amazonaws.com:443", nobody).await;
+    let error = client(&astray).generate_data_key(&content("a", 1)).await.unwrap_err();
+    assert_eq!((error.cause(), error.retryable()), ("unreachable", true));
+    assert!(error.to_string().contains("cannot connect to"), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_way_through_the_egress_leads_to_kms_or_says_why_not() {
-    let setting = Setting::new().await;
-    let through = |address: std::net::SocketAddr| {
-        let endpoint = format!("tcp:{address}").parse().unwrap();
-        setting.client_with_dialer(Arc::new(EgressDialer::new(endpoint, std::time::Duration::from_secs(2))))
-    };
-    let open = egress(setting.kms.address(), "kms.eu-west-1.amazonaws.com:443").await;
-    through(open).generate_data_key(&content("a", 1)).await.unwrap();
-    let shut = egress(setting.kms.address(), "kms.us-east-1.amazonaws.com:443").await;
-    let error = through(shut).generate_data_key(&content("a", 1)).await.unwrap_err();
-    assert_eq!(error.cause(), "egress-refused");
-    assert!(error.to_string().contains("kms.eu-west-1.amazonaws.com:443"), "{error}");
+/// The parent proxy, as far as its egress; what it allows leads to `kms`.
+struct Parent {
+    proxy: parent_proxy::Proxy,
+    shutdown: CancellationToken,
+}
+
+impl Parent {
+    async fn start(allowed: &str, kms: SocketAddr) -> Self {
+        let config = format!(
+            "enclave = \"tcp:127.0.0.1:1\"\n[egress]\nlisten = \"tcp:127.0.0.1:0\"\nallow = [\"{allowed}\"]\n\
+             [egress.resolve]\n\"{allowed}\" = \"tcp:{kms}\"\n"
+        );
+        let config = parent_proxy::config::Config::parse(&config, "test").unwrap();
+        let shutdown = CancellationToken::new();
+        let proxy = parent_proxy::start(config, parent_proxy::Dependencies::system(), shutdown.clone()).await.unwrap();
+        Self { proxy, shutdown }
+    }
+
+    fn egress(&self) -> transport::Endpoint {
+        self.proxy.addresses().egress.clone().unwrap()
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
 }
