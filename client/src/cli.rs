@@ -19,43 +19,40 @@ mod progress;
 mod status;
 mod terminal;
 
-use std::{ffi::OsString, io::Write as _};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+};
 
 use clap::Parser as _;
-use serde_json::{Value, json};
 
 pub use exit::Exit;
 
 use args::{Arguments, Command};
 use environment::Environment;
 use exit::{Done, Failure};
-use terminal::escape;
 
 /// Runs one command with the arguments of a process, the name of the program first. Standard input, output and error, the
 /// environment and the current directory are those of the process.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
+    run_with(args, &mut std::io::stdout(), &mut std::io::stderr())
+}
+
+/// As [`run`], with what is said going elsewhere. Content that is encrypted or decrypted to standard output still goes there.
+pub fn run_with(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, err: &mut dyn Write) -> Exit {
     let args: Vec<OsString> = args.into_iter().collect();
-    let arguments = match Arguments::try_parse_from(&args) {
-        Ok(arguments) => arguments,
-        Err(error) => return usage(&error, args.iter().any(|arg| arg == "--json")),
+    // Where a reader is gone, the exit code still says what happened: so nothing is done about an error in writing.
+    let (exit, _) = match Arguments::try_parse_from(&args) {
+        Ok(arguments) => {
+            let as_json = arguments.global.json;
+            match dispatch(arguments, &Environment::of_process()) {
+                Ok(done) => (done.exit, done.say(as_json, out, err)),
+                Err(failure) => (failure.exit, failure.say(as_json, out, err)),
+            }
+        }
+        Err(error) => usage(&error, args.iter().any(|arg| arg == "--json"), out, err),
     };
-    let as_json = arguments.global.json;
-    match dispatch(arguments, &Environment::of_process()) {
-        Ok(done) => {
-            for note in &done.notes {
-                say(&format!("note: {}", escape(note)));
-            }
-            print(if as_json { &done.json } else { &Value::Null }, &done.text);
-            done.exit
-        }
-        Err(failure) => {
-            if as_json {
-                print(&json!({ "error": failure.json() }), "");
-            }
-            say(&format!("confidential: {}", escape(&failure.to_string())));
-            failure.exit
-        }
-    }
+    exit
 }
 
 fn dispatch(arguments: Arguments, environment: &Environment) -> Result<Done, Failure> {
@@ -73,29 +70,10 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<Done, Fai
 }
 
 /// Help and version are no failures; whatever else cannot be parsed is a wrong use.
-fn usage(error: &clap::Error, as_json: bool) -> Exit {
-    let asked_for = !error.use_stderr();
-    if as_json && !asked_for {
-        let failure = Failure::usage(error.kind().to_string());
-        print(&json!({ "error": failure.json() }), "");
+fn usage(error: &clap::Error, as_json: bool, out: &mut dyn Write, err: &mut dyn Write) -> (Exit, io::Result<()>) {
+    if !error.use_stderr() {
+        return (Exit::Ok, write!(out, "{}", error.render()));
     }
-    // Where not even this can be written, the exit code still says it.
-    let _ = error.print();
-    if asked_for { Exit::Ok } else { Exit::Usage }
-}
-
-/// Prints the object, or the text where there is none. A reader that is gone wants to know no more.
-fn print(json: &Value, text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = match json {
-        Value::Null if text.is_empty() => Ok(()),
-        Value::Null => writeln!(out, "{text}"),
-        object => writeln!(out, "{object}"),
-    };
-    let _ = out.flush();
-}
-
-/// A line on standard error.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let object = if as_json { Failure::usage(error.kind().to_string()).say_json(out) } else { Ok(()) };
+    (Exit::Usage, object.and_then(|()| write!(err, "{}", error.render())))
 }

@@ -1,7 +1,13 @@
-use std::{fmt, path::Path, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::terminal::escape;
 use crate::{ClientError, ContentError, ErrorKind, session::SessionError};
 
 /// How a command ended. Scripts rely on the numbers.
@@ -58,6 +64,18 @@ impl Done {
     pub(super) const fn ok(json: Value, text: String) -> Self {
         Self { exit: Exit::Ok, json, text, notes: Vec::new() }
     }
+
+    pub(super) fn say(&self, as_json: bool, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<()> {
+        for note in &self.notes {
+            writeln!(err, "note: {}", escape(note))?;
+        }
+        if as_json {
+            writeln!(out, "{}", self.json)?;
+        } else if !self.text.is_empty() {
+            writeln!(out, "{}", self.text)?;
+        }
+        out.flush()
+    }
 }
 
 /// Why a command has no result.
@@ -96,19 +114,21 @@ impl Failure {
         Self::new(Exit::Signal(number), "INTERRUPTED", "interrupted; nothing was put in place")
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(super) fn say(&self, as_json: bool, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<()> {
+        if as_json {
+            self.say_json(out)?;
+        }
+        writeln!(err, "confidential: {}", escape(&self.message))
+    }
+
+    pub(super) fn say_json(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut object = self.details.clone();
         object.insert("code".into(), self.code.clone().into());
         object.insert("message".into(), self.message.clone().into());
         object.insert("retryable".into(), self.retryable.into());
         object.insert("exit".into(), self.exit.code().into());
-        object.into()
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        writeln!(out, "{}", json!({ "error": object }))?;
+        out.flush()
     }
 }
 

@@ -9,7 +9,11 @@ use super::confidential;
 
 const MEASUREMENTS: &str = "transcode-confidential/measurements/v1";
 
-#[allow(clippy::print_stderr, reason = "whoever runs the tests should know")]
+#[allow(
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "where the corpus is; whoever runs this should know"
+)]
 fn corpus(kind: &str) -> Vec<PathBuf> {
     let Some(root) = std::env::var_os("CONFIDENTIAL_CORPUS") else {
         eprintln!("skipped: CONFIDENTIAL_CORPUS is not set");

@@ -1,0 +1,176 @@
+//! `confidential audit verify` on logs as enclaves write them, and on what an operator might make of them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests fail loudly"
+)]
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use serde_json::{Value, json};
+use testkit::{
+    log_maker::{LogMaker, Segment, used},
+    nsm::{MockHypervisor, MockImage},
+};
+use transcode_confidential::{protocol::api::ReceiptText, time::SystemClock};
+
+/// A log in a directory, and what its auditor has.
+struct Audit {
+    dir: tempfile::TempDir,
+    hypervisor: MockHypervisor,
+    image: MockImage,
+    log: LogMaker,
+}
+
+impl Audit {
+    fn new() -> Self {
+        let hypervisor = MockHypervisor::new(Arc::new(SystemClock));
+        let image = MockImage::named("enclave");
+        let log = LogMaker::sample(&hypervisor, &image, 1);
+        let audit = Self { dir: tempfile::tempdir().unwrap(), hypervisor, image, log };
+        fs::create_dir(audit.path("log")).unwrap();
+        fs::write(audit.path("root.pem"), audit.hypervisor.root_pem()).unwrap();
+        fs::write(audit.path("m.json"), audit.image.measurements("release 7").to_json()).unwrap();
+        audit.store(audit.log.segments());
+        audit
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn store(&self, segments: &[Segment]) {
+        for file in fs::read_dir(self.path("log")).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        for (name, bytes) in segments {
+            fs::write(self.path("log").join(name.to_string()), bytes).unwrap();
+        }
+    }
+
+    /// Runs the command; `@name` stands for a file of this audit.
+    fn run(&self, args: &[&str]) -> (u8, String) {
+        let place = |arg: &&str| match arg.strip_prefix('@') {
+            Some(name) => self.path(name).into_os_string(),
+            None => arg.into(),
+        };
+        let base = ["confidential", "audit", "verify", "@log", "--root", "@root.pem"];
+        let args: Vec<_> = base.iter().chain(args).map(place).collect();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let exit = client::cli::run_with(args, &mut out, &mut err);
+        (exit.code(), String::from_utf8(out).unwrap())
+    }
+
+    fn json(&self, code: u8, args: &[&str]) -> Value {
+        let args: Vec<_> = ["--json", "--measurements", "@m.json"].iter().chain(args).copied().collect();
+        let (exit, out) = self.run(&args);
+        assert_eq!(exit, code, "{out}");
+        serde_json::from_str(&out).unwrap()
+    }
+}
+
+#[test]
+fn a_whole_log_is_intact_and_the_object_says_what_scripts_rely_on() {
+    let audit = Audit::new();
+    let verdict = audit.json(0, &[]);
+    let (size, state) = (audit.log.chain().size(), audit.log.chain().state());
+    assert_eq!(
+        (&verdict["verdict"], &verdict["events"], &verdict["epochs"]),
+        (&json!("intact"), &json!(size), &json!(2))
+    );
+    assert_eq!((&verdict["head"]["size"], &verdict["head"]["root"]), (&json!(size), &json!(state.root.to_string())));
+    assert_eq!((&verdict["first_bad"], &verdict["notes"]), (&Value::Null, &json!(["unanchored"])));
+    assert_eq!((&verdict["image"], &verdict["epoch_list"][1]["image"]), (&json!("expected"), &json!("release 7")));
+}
+
+#[test]
+fn a_checkpoint_and_every_receipt_of_the_log_anchor_it_in_either_form() {
+    let audit = Audit::new();
+    fs::write(audit.path("checkpoint"), audit.log.note()).unwrap();
+    let mut args = vec!["--checkpoint".to_owned(), "@checkpoint".to_owned()];
+    for (index, receipt) in audit.log.receipts.iter().enumerate() {
+        let bytes =
+            if index % 2 == 0 { receipt.to_bytes() } else { format!("{}\n", ReceiptText(receipt.clone())).into() };
+        fs::write(audit.path(&format!("receipt-{index}")), bytes).unwrap();
+        args.extend(["--receipt".to_owned(), format!("@receipt-{index}")]);
+    }
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    assert_eq!(audit.json(0, &args)["notes"], json!([]));
+}
+
+#[test]
+fn a_person_reads_who_wrote_what_and_what_was_not_checked() {
+    let audit = Audit::new();
+    let (code, text) = audit.run(&["--measurements", "@m.json"]);
+    let size = audit.log.chain().size();
+    assert_eq!(code, 0);
+    assert!(
+        text.starts_with(&format!("INTACT: {size} events in 2 epochs\n  log    {}\n", audit.log.log_id())),
+        "{text}"
+    );
+    assert!(text.contains("  epoch  2: 2 events from ") && text.contains("(release 7)\n"), "{text}");
+    assert!(text.ends_with("so a tail cut off between two seals would not show\n"), "{text}");
+    let (code, text) = audit.run(&["--any-image"]);
+    assert_eq!(code, 0);
+    assert!(text.contains("image not checked, PCR0 ") && text.contains("note   image unchecked"), "{text}");
+}
+
+#[test]
+fn a_flipped_byte_is_named_by_file_and_event() {
+    let audit = Audit::new();
+    let mut segments = audit.log.segments().to_vec();
+    let (name, bytes) = &mut segments[1];
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    let name = name.to_string();
+    audit.store(&segments);
+    fs::write(audit.path("checkpoint"), audit.log.note()).unwrap();
+    let verdict = audit.json(4, &["--checkpoint", "@checkpoint"]);
+    assert_eq!((&verdict["verdict"], &verdict["first_bad"]["segment"]), (&json!("damaged"), &json!(name)));
+    assert!(verdict["first_bad"]["offset"].is_u64() && verdict["first_bad"]["what"].is_string());
+    let (_, text) = audit.run(&["--measurements", "@m.json"]);
+    assert!(text.starts_with(&format!("DAMAGED: {name}, offset ")), "{text}");
+}
+
+#[test]
+fn a_dropped_tail_is_intact_to_who_holds_nothing_and_truncated_to_who_holds_a_receipt() {
+    let mut audit = Audit::new();
+    let short = audit.log.segments().to_vec();
+    audit.log.batch(vec![used("film-1", 2)]);
+    let receipt = audit.log.receipts.last().unwrap();
+    fs::write(audit.path("receipt"), ReceiptText(receipt.clone()).to_string()).unwrap();
+    audit.store(&short);
+    assert_eq!(audit.json(0, &[])["notes"], json!(["unanchored"]));
+    assert_eq!(audit.json(4, &["--receipt", "@receipt"])["verdict"], "truncated");
+    audit.store(audit.log.segments());
+    assert_eq!(audit.json(0, &["--receipt", "@receipt"])["verdict"], "intact");
+}
+
+#[test]
+fn another_history_is_forked_and_another_author_is_tampering() {
+    let mut audit = Audit::new();
+    let mut other = audit.log.clone();
+    audit.log.batch(vec![used("film-1", 2)]);
+    other.batch(vec![used("film-3", 1)]);
+    fs::write(audit.path("checkpoint"), other.note()).unwrap();
+    audit.store(audit.log.segments());
+    assert_eq!(audit.json(4, &["--checkpoint", "@checkpoint"])["verdict"], "forked");
+    let stranger = LogMaker::sample(&audit.hypervisor, &MockImage::named("stranger"), 1);
+    audit.store(stranger.segments());
+    let verdict = audit.json(4, &[]);
+    assert_eq!((&verdict["verdict"], &verdict["events"]), (&json!("tampered"), &json!(0)));
+    assert!(verdict["first_bad"]["what"].as_str().unwrap().contains("unexpected-image"), "{verdict}");
+}
+
+#[test]
+fn a_log_under_another_root_is_nobodys() {
+    let audit = Audit::new();
+    let aws: Vec<_> = ["confidential", "--json", "audit", "verify", "--any-image"].map(Into::into).to_vec();
+    let mut out = Vec::new();
+    let args = aws.into_iter().chain([audit.path("log").into_os_string()]);
+    assert_eq!(client::cli::run_with(args, &mut out, &mut Vec::new()).code(), 4);
+    let verdict: Value = serde_json::from_slice(&out).unwrap();
+    assert!(verdict["first_bad"]["what"].as_str().unwrap().contains("untrusted-root"), "{verdict}");
+}
