@@ -129,6 +129,24 @@ impl ClientError {
         }
     }
 
+    /// The reason's stable name, where it is not the enclave that refuses: its answers have a code.
+    pub const fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Session(error) => Some(error.reason()),
+            Self::Log(error) => Some(error.reason()),
+            Self::Content(error) => Some(match error {
+                ContentError::EndedEarly(_) => "content-ended-early",
+                ContentError::Unbounded => "content-unbounded",
+                ContentError::Stalled(_) => "content-stalled",
+                ContentError::OtherKey { .. } => "other-key",
+                ContentError::OtherContext { .. } => "other-context",
+                ContentError::Input(_) => "input",
+                ContentError::Output(_) => "output",
+            }),
+            _ => None,
+        }
+    }
+
     /// Whether the same call may succeed later without anybody changing anything.
     pub const fn retryable(&self) -> bool {
         match self {

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Map, Value, json};
 
 use super::terminal::escape;
-use crate::{ClientError, ContentError, ErrorKind, session::SessionError};
+use crate::{ClientError, ContentError, ErrorKind, log_memory::LogError};
 
 /// How a command ended. Scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,15 +142,19 @@ impl From<ClientError> for Failure {
         };
         let code = match (&error, error.answer()) {
             (_, Some(answer)) => answer.code.to_string(),
-            (ClientError::Content(ContentError::Input(_) | ContentError::Output(_)), _) => "FILE".into(),
+            (
+                ClientError::Content(ContentError::Input(_) | ContentError::Output(_))
+                | ClientError::Log(LogError::Memory { .. }),
+                _,
+            ) => "FILE".into(),
             _ => code.to_owned(),
         };
         let mut details = Map::new();
         if let Some(answer) = error.answer() {
             details.insert("request_id".into(), answer.request_id.clone().into());
         }
-        if let ClientError::Session(SessionError::Attestation(refusal)) = &error {
-            details.insert("reason".into(), refusal.reason().into());
+        if let Some(reason) = error.reason() {
+            details.insert("reason".into(), reason.into());
         }
         Self { exit, code, message: error.to_string(), retryable: error.retryable(), details }
     }

@@ -110,3 +110,21 @@ pub enum LogError {
         source: io::Error,
     },
 }
+
+impl LogError {
+    /// The reason's stable name.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NotAttested { .. } => "checkpoint-not-attested",
+            Self::Checkpoint(_) | Self::CheckpointDiffers => "checkpoint-wrong",
+            Self::UnknownLog { .. } => "log-unknown",
+            Self::LogKeyChanged { .. } => "log-key-changed",
+            Self::WentBack { .. } => "log-went-back",
+            Self::Forked { .. } => "log-forked",
+            Self::Receipt(_) => "receipt-wrong",
+            Self::ForeignReceipt { .. } => "receipt-foreign",
+            Self::Contended { .. } => "memory-contended",
+            Self::Memory { .. } => "memory-unusable",
+        }
+    }
+}

@@ -62,6 +62,23 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// The reason's stable name; for a refused document, that of the refusal.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::TimedOut { .. } => "timed-out",
+            Self::Lost(_) | Self::NotSent => "connection-lost",
+            Self::Tls(_) => "tls",
+            Self::IdentityRefused { .. } => "identity-refused",
+            Self::NoAttestation(_) => "no-attestation",
+            Self::Attestation(refusal) => refusal.reason(),
+            Self::KeyNotAttested => "key-not-attested",
+            Self::KeyChanged => "key-changed",
+            Self::Protocol(_) => "protocol",
+            Self::Entropy(_) => "no-entropy",
+        }
+    }
+
     /// What went wrong in a handshake or on an established connection.
     pub(super) fn from_transport(error: &(dyn Error + 'static)) -> Self {
         match tls_error(error) {

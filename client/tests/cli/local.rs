@@ -160,6 +160,7 @@ fn a_server_that_is_not_there_is_unavailable_wherever_its_address_comes_from() {
     );
     let gone = gone.expect(6).json();
     assert_eq!((&gone["error"]["code"], &gone["error"]["retryable"]), (&json!("UNAVAILABLE"), &json!(true)));
+    assert_eq!(gone["error"]["reason"], "unreachable");
     let by_variables = command(dir.path(), ["--any-image", "keys", "list"])
         .env("CONFIDENTIAL_SERVER", "unix:nobody.sock")
         .env("CONFIDENTIAL_IDENTITY", "me.pem")
