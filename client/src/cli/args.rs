@@ -49,7 +49,7 @@ pub(super) enum Command {
     /// Verify or show an attestation document
     #[command(subcommand)]
     Attestation(AttestationVerb),
-    /// Verify a stored audit log
+    /// Verify a stored audit log, or fetch a checkpoint to keep
     #[command(subcommand)]
     Audit(AuditVerb),
     /// Make, list, rotate and revoke content keys
@@ -104,6 +104,12 @@ pub(super) enum AuditVerb {
         /// A receipt that was kept elsewhere, base64 or binary; repeatable
         #[arg(long, value_name = "FILE")]
         receipt: Vec<PathBuf>,
+    },
+    /// Fetch the enclave's newest checkpoint, verified, to keep where the operator cannot change it
+    Checkpoint {
+        /// The file to write [default: standard output]
+        #[arg(short, long, value_name = "OUT")]
+        output: Option<PathBuf>,
     },
 }
 

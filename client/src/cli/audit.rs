@@ -20,7 +20,8 @@ use super::{
     connection,
     environment::Environment,
     exit::{Done, Exit, Failure},
-    files, progress,
+    files::{self, Access},
+    progress,
     terminal::line,
 };
 
@@ -28,17 +29,46 @@ use super::{
 const CHUNK: usize = 256 * 1024;
 
 pub(super) fn run(verb: AuditVerb, global: &Global, environment: &Environment) -> Result<Done, Failure> {
-    let AuditVerb::Verify { dir, checkpoint, receipt } = verb;
+    match verb {
+        AuditVerb::Verify { dir, checkpoint, receipt } => verify(&dir, &checkpoint, &receipt, global, environment),
+        AuditVerb::Checkpoint { output } => fetch_checkpoint(output.as_deref(), global, environment),
+    }
+}
+
+fn fetch_checkpoint(output: Option<&Path>, global: &Global, environment: &Environment) -> Result<Done, Failure> {
+    let configured = connection::client(global, environment)?;
+    let view = connection::block_on(async { Ok(configured.client.log().await?) })?;
+    let (checkpoint, state) = (view.checkpoint(), view.checkpoint().state());
+    let text = match output {
+        None => checkpoint.note().trim_end().to_owned(),
+        Some(path) => {
+            files::replace(path, checkpoint.note().as_bytes(), Access::Public)?;
+            format!("wrote {}: log {}, {} events", path.display(), view.log_id(), state.size)
+        }
+    };
+    let json = json!({ "log_id": view.log_id(), "state": state, "checkpoint": checkpoint.note() });
+    let mut done = Done::ok(json, text);
+    done.notes = configured.notes(&view);
+    Ok(done)
+}
+
+fn verify(
+    dir: &Path,
+    checkpoint: &[PathBuf],
+    receipt: &[PathBuf],
+    global: &Global,
+    environment: &Environment,
+) -> Result<Done, Failure> {
     let mut verifier = LogVerifier::new(connection::root(global)?, connection::image_policy(global, environment)?);
-    for path in &checkpoint {
+    for path in checkpoint {
         let evidence = Evidence::checkpoint(&files::read_text(path)?);
         verifier.expect(evidence.map_err(|error| Failure::file(path, &error))?);
     }
-    for path in &receipt {
+    for path in receipt {
         let evidence = Evidence::receipt(&receipt_bytes(files::read(path)?));
         verifier.expect(evidence.map_err(|error| Failure::file(path, &error))?);
     }
-    let log = Segments::of(&dir)?;
+    let log = Segments::of(dir)?;
     log.read(&mut verifier)?;
     let report = verifier.finish();
     let mut done = Done {
