@@ -5,6 +5,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use thiserror::Error;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
@@ -21,21 +24,46 @@ const ARN_LIMIT: usize = 2048;
 
 /// A key as KMS wrapped it: the record that lies beside its entry in the log.
 ///
-/// Deterministic CBOR: `{0: 1, 1: ciphertext blob, 2: KMS key ARN}`. The encryption context is not in it: it follows from
-/// the place where the record is used.
+/// Deterministic CBOR: `{0: 1, 1: ciphertext blob, 2: KMS key ARN, 3: key check (16 bytes)}`. The encryption context is not in
+/// it: it follows from the place where the record is used. The key check is what an envelope of KMS lacks: proof that the
+/// key that comes back is the one that went in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrappedRecord {
     /// The ciphertext blob of KMS.
     pub blob: Vec<u8>,
     /// The KMS key.
     pub kms_key: String,
+    /// First 16 bytes of `SHA-256("transcode-confidential/key-check/v1" || 0x00 || material)`. Tells nothing about 256 random
+    /// bits.
+    pub check: [u8; 16],
+}
+
+/// Why a version's material is not at hand.
+#[derive(Debug, Clone, Error)]
+pub enum UnwrapError {
+    /// KMS did not give it.
+    #[error(transparent)]
+    Kms(#[from] KmsError),
+    /// KMS gave another key than was wrapped.
+    #[error("KMS unwrapped another key than was wrapped")]
+    OtherKey,
 }
 
 impl WrappedRecord {
+    /// The record of a key that KMS wrapped.
+    pub fn new(blob: Vec<u8>, kms_key: &KeyArn, material: &KeyMaterial) -> Self {
+        Self { blob, kms_key: kms_key.as_str().to_owned(), check: key_check(material) }
+    }
+
+    /// Whether `material` is what was wrapped.
+    pub fn is_of(&self, material: &KeyMaterial) -> bool {
+        self.check.ct_eq(&key_check(material)).into()
+    }
+
     /// The record's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer::new();
-        out.map(3).uint(0).uint(1).uint(1).bytes(&self.blob).uint(2).text(&self.kms_key);
+        out.map(4).uint(0).uint(1).uint(1).bytes(&self.blob).uint(2).text(&self.kms_key).uint(3).bytes(&self.check);
         out.into_bytes()
     }
 
@@ -45,15 +73,16 @@ impl WrappedRecord {
     /// [`CborError`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CborError> {
         let mut reader = Reader::new(bytes);
-        let mut map = reader.int_map(3)?;
+        let mut map = reader.int_map(4)?;
         if map.required(0)?.uint()? != 1 {
             return Err(CborError::Range);
         }
         let blob = map.required(1)?.bytes(BLOB_LIMIT)?.to_vec();
         let kms_key = map.required(2)?.text(ARN_LIMIT)?.to_owned();
+        let check = map.required(3)?.array_of()?;
         map.end()?;
         reader.end()?;
-        Ok(Self { blob, kms_key })
+        Ok(Self { blob, kms_key, check })
     }
 }
 
@@ -112,18 +141,20 @@ impl Keyring {
     /// Material of a version, by an attested call to KMS where it is not in memory. Concurrent callers share one call.
     ///
     /// # Errors
-    /// [`KmsError`]; `None` inside `Ok` where the version is not known (any more).
+    /// [`UnwrapError`]; `None` inside `Ok` where the version is not known (any more).
     pub async fn material(
         &self,
         kms: &KmsClient,
         context: impl FnOnce() -> WrapContext,
         id: &KeyId,
         version: KeyVersion,
-    ) -> Result<Option<KeyInUse>, KmsError> {
+    ) -> Result<Option<KeyInUse>, UnwrapError> {
         let slot = self.slots().get(&(id.clone(), version)).map(Arc::clone);
         let Some(slot) = slot else { return Ok(None) };
-        let unwrapped =
-            slot.material.get_or_try_init(async || kms.decrypt(&slot.record.blob, &context()).await.map(Arc::new));
+        let unwrapped = slot.material.get_or_try_init(async || {
+            let material = kms.decrypt(&slot.record.blob, &context()).await?;
+            if slot.record.is_of(&material) { Ok(Arc::new(material)) } else { Err(UnwrapError::OtherKey) }
+        });
         let material = Arc::clone(unwrapped.await?);
         Ok((!slot.revoked.is_cancelled()).then(|| KeyInUse { material, revoked: slot.revoked.clone() }))
     }
@@ -146,4 +177,31 @@ impl Slot {
 /// Whether a record is by the KMS key that the configuration names; a record by another one is of no use.
 pub fn is_by(record: &WrappedRecord, key: &KeyArn) -> bool {
     record.kms_key == key.as_str()
+}
+
+fn key_check(material: &KeyMaterial) -> [u8; 16] {
+    let hash = Sha256::new().chain_update(b"transcode-confidential/key-check/v1\0").chain_update(material.expose());
+    let mut check = [0; 16];
+    check.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+    check
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_survives_its_bytes_and_knows_its_own_key_only() {
+        let key: KeyArn =
+            "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab".parse().unwrap();
+        let record = WrappedRecord::new(vec![1; 184], &key, &KeyMaterial::from_bytes([7; 32]));
+        assert_eq!(WrappedRecord::from_bytes(&record.to_bytes()).unwrap(), record);
+        assert!(is_by(&record, &key));
+        assert!(record.is_of(&KeyMaterial::from_bytes([7; 32])));
+        for bit in 0..256 {
+            let mut other = [7; 32];
+            other[bit / 8] ^= 1 << (bit % 8);
+            assert!(!record.is_of(&KeyMaterial::from_bytes(other)));
+        }
+    }
 }

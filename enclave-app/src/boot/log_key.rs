@@ -30,7 +30,7 @@ pub(super) async fn obtain(
         let outcome = match &record {
             Some(record) => kms.decrypt(&record.blob, &context).await.map(|material| (material, record.clone())),
             None => kms.generate_data_key(&context).await.map(|made| {
-                let record = WrappedRecord { blob: made.ciphertext, kms_key: kms.key().as_str().to_owned() };
+                let record = WrappedRecord::new(made.ciphertext, kms.key(), &made.plaintext);
                 (made.plaintext, record)
             }),
         };

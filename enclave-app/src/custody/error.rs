@@ -22,6 +22,9 @@ pub enum CustodyError {
     /// The key was made, and cannot be unwrapped any more.
     #[error("the wrapped key record is missing or by another KMS key")]
     RecordMissing,
+    /// KMS unwrapped another key than was wrapped.
+    #[error("KMS unwrapped another key than was wrapped")]
+    OtherKey,
     /// The attestation that the policy requires failed.
     #[error(transparent)]
     Attestation(#[from] AttestFailure),

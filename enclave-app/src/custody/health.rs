@@ -18,17 +18,18 @@ pub struct KmsCounters {
 impl KmsCounters {
     /// Takes in the outcome of a call and passes it on.
     pub fn observe<T>(&self, outcome: Result<T, KmsError>) -> Result<T, KmsError> {
-        match &outcome {
-            Ok(_) => {
-                self.succeeded.fetch_add(1, Ordering::Relaxed);
-            }
-            Err(error) => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-                let text = format!("{}: {error}. {}", error.cause(), error.next_step());
-                *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
-            }
+        if outcome.is_ok() {
+            self.succeeded.fetch_add(1, Ordering::Relaxed);
         }
-        outcome
+        outcome.map_err(|error| self.failed(error))
+    }
+
+    /// Takes in a failed call and passes the error on.
+    pub fn failed(&self, error: KmsError) -> KmsError {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        let text = format!("{}: {error}. {}", error.cause(), error.next_step());
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        error
     }
 
     /// For the status report.

@@ -126,7 +126,7 @@ impl Custody {
             Ok(made) => made,
             Err(error) => return Err(self.kms_failed(Some((id, version)), error).await),
         };
-        let wrapped = WrappedRecord { blob: ciphertext, kms_key: self.kms.key().as_str().to_owned() };
+        let wrapped = WrappedRecord::new(ciphertext, self.kms.key(), &plaintext);
         let record = wrapped.to_bytes();
         let request = request(Digest::of(&record));
         let recorded = self.ledger.decide(|keys, now| {

@@ -11,7 +11,7 @@ use transcode_confidential::{
 
 use super::{Custody, CustodyError};
 use crate::{
-    keyring::KeyInUse,
+    keyring::{KeyInUse, UnwrapError},
     kms::WrapContext,
     ledger::{Entry, Recorded},
 };
@@ -141,12 +141,18 @@ impl Custody {
                 self.ledger.with_keys(|keys, _| keys.usable(id).map(|_| ()))?;
                 Err(CustodyError::RecordMissing)
             }
-            Err(error) => {
-                let failed = self.kms_health.observe::<()>(Err(error));
-                match failed {
-                    Err(error) => Err(self.kms_failed(Some((id, version)), error).await),
-                    Ok(()) => Err(CustodyError::RecordMissing),
-                }
+            Err(UnwrapError::Kms(error)) => {
+                let error = self.kms_health.failed(error);
+                Err(self.kms_failed(Some((id, version)), error).await)
+            }
+            Err(UnwrapError::OtherKey) => {
+                let body = EventBody::Refused { code: "OTHER_KEY".into(), count: 1 };
+                let draft =
+                    EventDraft::new(AuditEventType::PolicyViolation, "KMS unwrapped another key than was wrapped")
+                        .key(id, Some(version))
+                        .body(body);
+                let _ = self.ledger.record(draft.into()).await;
+                Err(CustodyError::OtherKey)
             }
         }
     }

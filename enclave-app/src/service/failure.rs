@@ -119,6 +119,7 @@ impl From<CustodyError> for Failure {
                 (ErrorCode::AuditUnavailable, "the audit record cannot be kept now, so nothing is released")
             }
             CustodyError::Kms(_) => (ErrorCode::KmsUnavailable, "KMS did not give the key; the status says why"),
+            CustodyError::OtherKey => (ErrorCode::KmsUnavailable, "KMS did not give the key; the log says why"),
             CustodyError::RecordMissing => (ErrorCode::KmsUnavailable, "the key's wrapped record is missing"),
             CustodyError::Attestation(_) => (ErrorCode::AttestationFailed, "a required attestation failed"),
             CustodyError::ClockDrifted => (ErrorCode::NotReady, "the clock has drifted and is being anchored"),
