@@ -1,6 +1,6 @@
 //! `parent-proxy`: reads its configuration, starts, reloads on SIGHUP, drains on SIGTERM.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -37,7 +37,8 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let (mut hup, mut term, mut int) =
         (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let proxy = start(config, Dependencies::system(), shutdown.clone()).await?;
+    let dependencies = Dependencies { variables: Arc::new(variable), ..Dependencies::system() };
+    let proxy = start(config, dependencies, shutdown.clone()).await?;
     loop {
         tokio::select! {
             _ = hup.recv() => match Config::read(&arguments.config).context("the configuration stays as it was") {
@@ -54,4 +55,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     shutdown.cancel();
     proxy.drained().await;
     Ok(())
+}
+
+#[allow(clippy::disallowed_methods, reason = "the one place that reads the environment, for credentials from there")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }

@@ -165,13 +165,9 @@ impl Proxy {
 }
 
 impl Dependencies {
-    /// The real world.
+    /// The real disk and clock, and an empty environment.
     pub fn system() -> Self {
-        Self {
-            clock: Arc::new(SystemClock),
-            disk: Arc::new(SystemDisk),
-            variables: Arc::new(|name| std::env::var(name).ok()),
-        }
+        Self { clock: Arc::new(SystemClock), disk: Arc::new(SystemDisk), variables: Arc::new(|_| None) }
     }
 }
 

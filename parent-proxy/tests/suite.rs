@@ -4,9 +4,13 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test that fails should fail loudly"
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test that fails should fail loudly, one that counts should say the count, and may be told how often"
 )]
 
+#[path = "suite/disk.rs"]
+mod disk;
 #[path = "suite/enclave.rs"]
 mod enclave;
 #[path = "suite/oracle.rs"]
@@ -20,6 +24,8 @@ mod credentials;
 mod egress;
 #[path = "suite/faults.rs"]
 mod faults;
+#[path = "suite/full_disk.rs"]
+mod full_disk;
 #[path = "suite/host.rs"]
 mod host;
 #[path = "suite/process.rs"]

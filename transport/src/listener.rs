@@ -190,6 +190,28 @@ mod tests {
     }
 
     #[tokio::test]
+    #[allow(clippy::print_stdout, reason = "says that it is skipped")]
+    async fn vsock_carries_bytes_where_the_kernel_has_a_loopback_for_it() {
+        let Ok(listener) = (Endpoint::Vsock { cid: crate::VSOCK_ANY_CID, port: 47_001 }).bind().await else {
+            println!("skipped: this machine has no vsock");
+            return;
+        };
+        let server = tokio::spawn(echo_once(listener));
+        let loopback = Endpoint::Vsock { cid: tokio_vsock::VMADDR_CID_LOCAL, port: 47_001 };
+        if loopback.connect(SOON).await.is_err() {
+            println!("skipped: this machine's kernel has no vsock loopback");
+            return;
+        }
+        // That connection was the one that is served; what it says is nothing.
+        server.await.unwrap();
+        let listener = (Endpoint::Vsock { cid: crate::VSOCK_ANY_CID, port: 47_002 }).bind().await.unwrap();
+        let server = tokio::spawn(echo_once(listener));
+        let loopback = Endpoint::Vsock { cid: tokio_vsock::VMADDR_CID_LOCAL, port: 47_002 };
+        assert_eq!(round_trip(&loopback).await, b"hello");
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_unix_socket_is_private_and_goes_away_with_its_listener() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");

@@ -43,8 +43,8 @@ pub struct Drained {
 
 /// Accepts connections and runs `handler` on each in a task of its own, until `shutdown`; then waits for them.
 ///
-/// A connection is accepted only when a slot is free: the excess waits in the system's backlog. The handler holds its slot
-/// until its future ends. A handler that should end early at shutdown holds a clone of the token.
+/// A connection runs only when a slot is free, and holds it until its handler's future ends; one connection a listener
+/// waits for a slot, the others in the system's backlog. A handler that should end early at shutdown holds a clone of the token.
 pub async fn serve<H, F>(listener: Listener, limits: Limits, shutdown: CancellationToken, handler: H) -> Drained
 where
     H: Fn(Stream) -> F,
@@ -53,22 +53,25 @@ where
     let mut connections = JoinSet::new();
     let mut drained = Drained::default();
     let mut pause = BACKOFF.0;
-    let mut slot = None;
+    let mut waiting = None;
     loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(ended) = connections.join_next() => report(ended),
-            free = limits.slots.acquire(), if slot.is_none() => slot = Some(free),
-            accepted = listener.accept(), if slot.is_some() => match accepted {
+            slot = limits.slots.acquire(), if waiting.is_some() => if let Some(stream) = waiting.take() {
+                drained.accepted += 1;
+                let work = handler(stream);
+                connections.spawn(async move {
+                    work.await;
+                    drop(slot);
+                });
+            },
+            // While one waits for a slot the others wait in the backlog.
+            accepted = listener.accept(), if waiting.is_none() => match accepted {
                 Ok(stream) => {
                     pause = BACKOFF.0;
-                    drained.accepted += 1;
-                    let (slot, work) = (slot.take(), handler(stream));
-                    connections.spawn(async move {
-                        work.await;
-                        drop(slot);
-                    });
+                    waiting = Some(stream);
                 }
                 // Out of descriptors or memory, or the peer is gone already. The pause keeps the loop from spinning.
                 Err(error) => {

@@ -179,3 +179,22 @@ impl fmt::Display for Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_write_on_vsock_is_bounded_and_one_elsewhere_is_not() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let mut hybrid = Stream::hybrid(near);
+        assert_eq!(hybrid.write(&[0; 100_000]).await.unwrap(), WRITE_LIMIT);
+        let parts = [IoSlice::new(&[]), IoSlice::new(&[1; 50_000]), IoSlice::new(&[2; 50_000])];
+        assert_eq!(hybrid.write_vectored(&parts).await.unwrap(), WRITE_LIMIT);
+        assert_eq!(hybrid.half_close(), HalfClose::Lost);
+        let (mut near, _far) = Stream::pair().unwrap();
+        assert_eq!(near.write(&[0; 100_000]).await.unwrap(), 100_000);
+    }
+}

@@ -79,7 +79,7 @@ impl Reserve {
 
 fn fill(disk: &dyn Disk, path: &Path, size: u64) -> io::Result<()> {
     let file = disk.open(path, Access::Create)?;
-    let zeros = vec![0; CHUNK];
+    let zeros = vec![0; usize::try_from(size).unwrap_or(CHUNK).min(CHUNK)];
     let mut offset = 0;
     while offset < size {
         let count = usize::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);

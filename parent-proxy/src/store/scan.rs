@@ -101,7 +101,7 @@ struct Walk {
 impl Walk {
     fn records(&mut self, file: &dyn DiskFile, leaf: &mut dyn FnMut(u64, LeafHash)) -> io::Result<()> {
         let mut buffer = RecordBuffer::at(SegmentHeader::LEN as u64);
-        let mut chunk = vec![0; CHUNK];
+        let mut chunk = vec![0; usize::try_from(self.scanned.length).unwrap_or(CHUNK).min(CHUNK)];
         let mut position = SegmentHeader::LEN as u64;
         loop {
             let at = buffer.offset();

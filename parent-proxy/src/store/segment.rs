@@ -49,7 +49,7 @@ impl LastSegment {
         closed: bool,
     ) -> io::Result<Self> {
         let mut content = Sha256::new();
-        let mut chunk = vec![0; CHUNK];
+        let mut chunk = vec![0; usize::try_from(sealed_end).unwrap_or(CHUNK).min(CHUNK)];
         let mut position = 0;
         while position < sealed_end {
             let wanted = usize::try_from(sealed_end - position).unwrap_or(CHUNK).min(CHUNK);

@@ -117,6 +117,12 @@ impl Connection {
         self.next
     }
 
+    /// Sends a request; false where the proxy is gone.
+    pub(crate) async fn try_send(&mut self, request: &Request) -> bool {
+        self.next += 1;
+        self.writer.send(&request.encode(self.next)).await.is_ok()
+    }
+
     pub(crate) async fn send_raw(&mut self, payload: &[u8]) {
         self.writer.send(payload).await.unwrap();
     }

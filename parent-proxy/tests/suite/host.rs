@@ -5,7 +5,13 @@ use std::time::Duration;
 use transcode_confidential::{
     audit::segment::SegmentName,
     cbor::Writer,
-    protocol::host::{Durable, HostError, Reply, Request, VERSION},
+    protocol::{
+        host::{Durable, HostError, Reply, Request, VERSION},
+        policy::{Policy, SignedPolicy},
+    },
+    secret::KeyMaterial,
+    signature::SigningKey,
+    time::Timestamp,
 };
 
 use crate::{
@@ -218,4 +224,27 @@ async fn shutdown_answers_what_is_under_way_and_frees_the_store() {
     assert_eq!(enclave.receive().await, None);
     let (_, hello) = Connection::hello(&world.host(), 1).await;
     assert_eq!(welcome(&hello), Some(batch.after));
+}
+
+#[tokio::test]
+async fn a_newer_policy_is_handed_over_and_a_reload_looks_elsewhere() {
+    let config = format!("{CONFIG}[policy]\npath = \"$DIR/policy\"\n");
+    let world = World::start(&config).await;
+    let document = |version| {
+        let key = SigningKey::from_seed(&KeyMaterial::from_bytes([8; 32])).unwrap();
+        let (grants, denied) = (Vec::new(), Vec::new());
+        let policy = Policy { deployment: "studio".into(), version, issued_at: Timestamp(1), grants, denied };
+        SignedPolicy::sign(policy, &key).document().to_vec()
+    };
+    let (mut enclave, _) = Connection::hello(&world.host(), 1).await;
+    assert_eq!(enclave.call(&Request::Policy { after: 0 }).await, Reply::Policy(None));
+    std::fs::write(world.path("policy"), document(3)).unwrap();
+    assert_eq!(enclave.call(&Request::Policy { after: 3 }).await, Reply::Policy(None));
+    assert_eq!(enclave.call(&Request::Policy { after: 2 }).await, Reply::Policy(Some(document(3))));
+    drop(enclave);
+    std::fs::write(world.path("other"), document(4)).unwrap();
+    let config = config.replace("$DIR/policy", "$DIR/other");
+    assert!(world.proxy().reload(crate::world::parse(&config, world.directory.path())).is_empty());
+    let (mut enclave, _) = Connection::hello(&world.host(), 1).await;
+    assert_eq!(enclave.call(&Request::Policy { after: 3 }).await, Reply::Policy(Some(document(4))));
 }

@@ -1,6 +1,9 @@
 //! Reads a log directory with nothing of the store's own code, and says how far it is whole.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashSet},
+};
 
 use transcode_confidential::{
     audit::{
@@ -60,7 +63,7 @@ pub(crate) fn check(files: &BTreeMap<String, Vec<u8>>, key: &PublicKey) -> Verdi
                 }
                 RecordKind::Seal => {
                     let seal = Seal::from_bytes(&record.payload).unwrap();
-                    seal.verify(key).unwrap();
+                    verify(&seal, &record.payload, key);
                     assert_eq!((seal.state, seal.log_id), (ahead.state(), header.log_id));
                     assert_eq!(seal.state.epoch, header.epoch);
                     events.extend(pending.drain(..).map(|event| event.details));
@@ -85,6 +88,17 @@ pub(crate) fn check(files: &BTreeMap<String, Vec<u8>>, key: &PublicKey) -> Verdi
     }
     let durable = Durable { size: chain.size(), last: chain.last() };
     Verdict { durable, events, tail, segments: segments.len() }
+}
+
+thread_local! {
+    /// Seals that were verified before: the fault table sees the same ones thousands of times.
+    static VERIFIED: RefCell<HashSet<Vec<u8>>> = RefCell::default();
+}
+
+fn verify(seal: &Seal, bytes: &[u8], key: &PublicKey) {
+    if VERIFIED.with_borrow_mut(|verified| verified.insert([bytes, key.as_bytes()].concat())) {
+        seal.verify(key).unwrap();
+    }
 }
 
 /// The files of a directory.

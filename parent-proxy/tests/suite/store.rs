@@ -288,7 +288,9 @@ fn damage_is_left_alone_and_nothing_is_written_over_it() {
     let mut ledger = Ledger::new();
     let mut store = open(dir.path()).unwrap();
     let appends: Vec<Append> = (0..5).map(|_| ledger.batch(4)).collect();
-    appends.iter().for_each(|batch| drop(append(&mut store, batch).unwrap()));
+    for batch in &appends {
+        append(&mut store, batch).unwrap();
+    }
     drop(store);
     let path = dir.path().join("00000000000000000000-0000000001.seg");
     let mut rotten = std::fs::read(&path).unwrap();
