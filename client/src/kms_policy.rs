@@ -1,6 +1,6 @@
 //! The KMS key policy as code: generated from measurements, and checked for what would reopen the key.
 //!
-//! The key policy is the one place outside the enclave that decides which image gets keys. [`generate`] writes it so that
+//! The key policy is the one place outside the enclave that decides which image gets keys. [`PolicyRequest`] writes it so that
 //! only the measured images do, by one Allow an image and a Deny for everything else; [`lint`] finds in any key policy
 //! what lets somebody else in, and says why and how to mend it. Both are pure functions.
 //!

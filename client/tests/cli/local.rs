@@ -194,3 +194,24 @@ fn content_that_cannot_be_sent_leaves_no_output() {
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| name != "out" && !name.to_str().unwrap().contains("confidential")), "{left:?}");
 }
+
+#[test]
+fn whoever_is_interrupted_leaves_no_file_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    confidential(dir.path(), ["pki", "init"]).expect(0);
+    confidential(dir.path(), ["pki", "client", "me"]).expect(0);
+    fs::write(dir.path().join("in"), "content").unwrap();
+    fs::create_dir(dir.path().join("out")).unwrap();
+    // A server that takes connections and never says a word.
+    let _silent = std::os::unix::net::UnixListener::bind(dir.path().join("s.sock")).unwrap();
+    let args = ["--server", "unix:s.sock", "--identity", "me.pem", "--any-image", "encrypt", "--key", "k", "in", "-o"];
+    let mut child = command(dir.path(), args.into_iter().chain(["out/message"])).spawn().unwrap();
+    let files = || fs::read_dir(dir.path().join("out")).unwrap().count();
+    while files() == 0 {
+        assert!(child.try_wait().unwrap().is_none(), "it should wait for the server");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(files(), 0);
+}

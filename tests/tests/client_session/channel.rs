@@ -228,3 +228,22 @@ async fn nobody_there_is_unavailable() {
     let error = client::ClientError::from(world.session().connection().await.err().unwrap());
     assert_eq!((error.kind(), error.retryable()), (ErrorKind::Unavailable, true));
 }
+
+#[tokio::test]
+async fn a_server_that_never_says_a_word_is_given_up_in_time() {
+    let world = World::new();
+    let _silent = world.endpoint().bind().await.unwrap();
+    let mut settings = world.settings();
+    settings.timeouts.handshake = std::time::Duration::from_millis(100);
+    let error = Session::new(world.endpoint(), settings).connection().await.err().unwrap();
+    assert!(matches!(error, SessionError::TimedOut { what: "TLS handshake", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_enclave_that_gives_no_document_now_is_unavailable() {
+    let (world, log) = (World::new(), log());
+    let mut script = Script::genuine(world.launch(), &log);
+    script.busy = true;
+    let error = client::ClientError::from(refused(&world, &world.session(), script).await);
+    assert_eq!((error.kind(), error.reason()), (ErrorKind::Unavailable, Some("no-attestation")), "{error}");
+}

@@ -7,7 +7,9 @@ use std::{
 
 use bytes::Bytes;
 use client::{ClientError, ContentDone, ContentError, DecryptRequest, EncryptRequest, ErrorKind};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::{Request, Response};
+use http_body_util::BodyExt as _;
 use transcode_confidential::{
     ids::KeyVersion,
     message::EncryptionContext,
@@ -167,4 +169,25 @@ async fn an_input_that_fails_is_told_apart_from_a_server_that_does() {
     assert!(
         matches!(&error, ClientError::Content(ContentError::Input(cause)) if cause.to_string() == "the disk is gone")
     );
+}
+
+#[tokio::test]
+async fn content_that_stalls_is_given_up_in_time() {
+    let world = World::new();
+    let _server = serve(&world, |_, _, log| {
+        let mut response = content(log, "film-1#1", "{}", vec![Ok(b"the first frame")]);
+        let (parts, body) = response.into_parts();
+        let never = futures_util::stream::pending();
+        let frames = http_body_util::BodyDataStream::new(body).map_ok(hyper::body::Frame::data).chain(never);
+        response = Response::from_parts(parts, http_body_util::StreamBody::new(frames).boxed_unsync());
+        response
+    })
+    .await;
+    let mut settings = world.settings();
+    settings.timeouts.idle = std::time::Duration::from_millis(200);
+    let client = client::Client::new(client::session::Session::new(world.endpoint(), settings), world.memory(), None);
+    let mut out = Vec::new();
+    let error = client.decrypt(&DecryptRequest::default(), &b"message"[..], &mut out).await.unwrap_err();
+    assert!(matches!(error, ClientError::Content(ContentError::Stalled(_))), "{error}");
+    assert_eq!((error.kind(), out.as_slice()), (ErrorKind::Unavailable, &b"the first frame"[..]));
 }

@@ -242,6 +242,8 @@ pub(crate) struct Script {
     pub(crate) key: ChannelKey,
     pub(crate) versions: Vec<&'static SupportedProtocolVersion>,
     pub(crate) documents: Documents,
+    /// Gives no documents at all.
+    pub(crate) busy: bool,
     pub(crate) answer: Answer,
     pub(crate) log: Arc<Mutex<FakeLog>>,
 }
@@ -255,6 +257,7 @@ impl Script {
             key,
             versions: vec![&rustls::version::TLS13],
             documents,
+            busy: false,
             answer: Box::new(|_, _, _| None),
             log: Arc::clone(log),
         }
@@ -380,6 +383,9 @@ async fn respond(request: Request<Incoming>, script: &Script, seen: &Seen) -> Re
     let path = request.uri().path();
     if path == api::ATTESTATION {
         seen.attestations.fetch_add(1, Ordering::SeqCst);
+        if script.busy {
+            return refusal(ErrorCode::RateLimited);
+        }
         let nonce = hex::decode(query(&request, "nonce")).unwrap();
         return whole((script.documents)(&nonce));
     }
