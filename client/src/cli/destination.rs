@@ -31,8 +31,12 @@ impl Destination {
             Ok(metadata) if !metadata.is_file() => {
                 Ok(Self::Direct(tokio::fs::File::from_std(fs::File::options().write(true).open(path)?)))
             }
-            _ => {
+            existing => {
                 let temporary = files::temporary_beside(&path, Access::Public)?;
+                // Who could not read the old content gets not to read the new one.
+                if let Ok(metadata) = existing {
+                    temporary.as_file().set_permissions(metadata.permissions())?;
+                }
                 let writer = tokio::fs::File::from_std(temporary.as_file().try_clone()?);
                 Ok(Self::File { temporary, writer, path })
             }
@@ -69,11 +73,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, Access::Private.permissions()).unwrap();
         let mut destination = Destination::open(Some(&path)).unwrap();
         destination.writer().write_all(b"new").await.unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
         destination.commit().await.unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert!(!files::is_readable_by_others(&path), "as the old one was");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

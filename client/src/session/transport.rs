@@ -2,76 +2,52 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use ::transport::Stream;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Sleep, sleep},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
-/// A TLS stream that says why the peer closed it.
+/// A TLS stream that lets the peer have the last word.
 ///
-/// In TLS 1.3 a server refuses a client certificate after the client's handshake is over: it sends an alert and closes.
-/// Who writes next hears of a broken pipe only, while the alert waits to be read. So a failed write reads it first.
+/// A server may answer and close before it has taken everything: it refuses a request whose content is still on its way, or,
+/// after a handshake of TLS 1.3, the client's certificate, by an alert. Who writes next hears of a broken pipe, while the
+/// answer waits to be read. So a write that finds the other end closed is let go, and reading goes on to the answer, the
+/// alert or the end. No reply is taken for more than it is: an enclave ends one only after it has read the whole request.
+#[derive(Debug)]
 pub(super) struct TlsTransport {
     tls: TlsStream<Stream>,
-    failure: Option<Failure>,
+    closed_by_peer: bool,
 }
-
-/// A write that failed, and how long an alert may take to be read: it has arrived, but the reactor may not know yet.
-struct Failure {
-    error: io::Error,
-    patience: Pin<Box<Sleep>>,
-}
-
-const PATIENCE: Duration = Duration::from_millis(250);
 
 impl TlsTransport {
     pub(super) const fn new(tls: TlsStream<Stream>) -> Self {
-        Self { tls, failure: None }
+        Self { tls, closed_by_peer: false }
     }
 
+    /// Writes, or lets go what cannot be written any more; `let_go` is what writing it would have returned.
     fn write<T>(
         &mut self,
         cx: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut TlsStream<Stream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+        let_go: T,
     ) -> Poll<io::Result<T>> {
-        if self.failure.is_none() {
-            match ready!(write(Pin::new(&mut self.tls), cx)) {
-                Ok(done) => return Poll::Ready(Ok(done)),
-                Err(error) => self.failure = Some(Failure { error, patience: Box::pin(sleep(PATIENCE)) }),
-            }
+        if self.closed_by_peer {
+            return Poll::Ready(Ok(let_go));
         }
-        self.explain(cx).map(Err)
+        match ready!(write(Pin::new(&mut self.tls), cx)) {
+            Err(error) if is_closed_by_peer(&error) => {
+                self.closed_by_peer = true;
+                Poll::Ready(Ok(let_go))
+            }
+            result => Poll::Ready(result),
+        }
     }
+}
 
-    /// Reads on until the alert shows, or the end. Nothing else that comes is wanted any more: the request has failed.
-    fn explain(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let mut scratch = [0; 1024];
-        loop {
-            let mut buffer = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.tls).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
-                Poll::Ready(Err(alert)) if alert.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
-                    self.failure = None;
-                    return Poll::Ready(alert);
-                }
-                Poll::Ready(_) => break,
-                Poll::Pending => match &mut self.failure {
-                    Some(failure) => {
-                        ready!(failure.patience.as_mut().poll(cx));
-                        break;
-                    }
-                    None => break,
-                },
-            }
-        }
-        let failure = self.failure.take();
-        Poll::Ready(failure.map_or_else(|| io::ErrorKind::BrokenPipe.into(), |failure| failure.error))
-    }
+fn is_closed_by_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
 }
 
 impl AsyncRead for TlsTransport {
@@ -82,7 +58,7 @@ impl AsyncRead for TlsTransport {
 
 impl AsyncWrite for TlsTransport {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.write(cx, |tls, cx| tls.poll_write(cx, buf))
+        self.write(cx, |tls, cx| tls.poll_write(cx, buf), buf.len())
     }
 
     fn poll_write_vectored(
@@ -90,7 +66,8 @@ impl AsyncWrite for TlsTransport {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write(cx, |tls, cx| tls.poll_write_vectored(cx, bufs))
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        self.write(cx, |tls, cx| tls.poll_write_vectored(cx, bufs), length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -98,10 +75,10 @@ impl AsyncWrite for TlsTransport {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write(cx, |tls, cx| tls.poll_flush(cx))
+        self.write(cx, |tls, cx| tls.poll_flush(cx), ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(cx)
+        self.write(cx, |tls, cx| tls.poll_shutdown(cx), ())
     }
 }

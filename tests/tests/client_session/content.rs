@@ -191,3 +191,22 @@ async fn content_that_stalls_is_given_up_in_time() {
     assert!(matches!(error, ClientError::Content(ContentError::Stalled(_))), "{error}");
     assert_eq!((error.kind(), out.as_slice()), (ErrorKind::Unavailable, &b"the first frame"[..]));
 }
+
+#[tokio::test]
+async fn a_refusal_that_comes_before_the_content_was_read_is_heard() {
+    let world = World::new();
+    let log = Arc::new(Mutex::new(FakeLog::new(1)));
+    let mut script = Script::genuine(world.launch(), &log);
+    script.hasty = true;
+    script.answer =
+        Box::new(|request, _, _| (request.method() == http::Method::POST).then(|| refusal(ErrorCode::Denied)));
+    let _server = Server::start(&world, script).await;
+    let client = world.client();
+    for _ in 0..8 {
+        let endless = tokio::io::repeat(7);
+        let request =
+            EncryptRequest { key: "film-1".parse().unwrap(), context: EncryptionContext::new(), content_id: None };
+        let error = client.encrypt(&request, endless, &mut Vec::new()).await.unwrap_err();
+        assert!(matches!(error, ClientError::Denied(_)), "{error}");
+    }
+}

@@ -244,6 +244,8 @@ pub(crate) struct Script {
     pub(crate) documents: Documents,
     /// Gives no documents at all.
     pub(crate) busy: bool,
+    /// Answers requests before their bodies are read.
+    pub(crate) hasty: bool,
     pub(crate) answer: Answer,
     pub(crate) log: Arc<Mutex<FakeLog>>,
 }
@@ -258,6 +260,7 @@ impl Script {
             versions: vec![&rustls::version::TLS13],
             documents,
             busy: false,
+            hasty: false,
             answer: Box::new(|_, _, _| None),
             log: Arc::clone(log),
         }
@@ -378,7 +381,10 @@ async fn accept(listener: Listener, acceptor: TlsAcceptor, script: Arc<Script>, 
 
 async fn respond(request: Request<Incoming>, script: &Script, seen: &Seen) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = match script.hasty {
+        true => Bytes::new(),
+        false => body.collect().await.map(|body| body.to_bytes()).unwrap_or_default(),
+    };
     let request = Request::from_parts(head, ());
     let path = request.uri().path();
     if path == api::ATTESTATION {
