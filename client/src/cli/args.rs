@@ -17,6 +17,7 @@ pub(super) struct Arguments {
 
 /// Options that every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(super) struct Global {
     /// The enclave's address: tcp:HOST:PORT (or HOST:PORT), unix:PATH, vsock:CID:PORT [env: CONFIDENTIAL_SERVER]
     #[arg(long, global = true, value_name = "ADDR")]
