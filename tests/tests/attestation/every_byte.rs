@@ -86,6 +86,23 @@ fn no_byte_of_a_genuine_document_can_be_changed() {
 }
 
 #[test]
+fn no_part_of_a_document_can_be_replaced() {
+    use proptest::{prelude::*, sample::Index, test_runner::TestRunner};
+
+    let enclave = launched();
+    let (document, root) = (enclave.document(), enclave.root());
+    let edit = (any::<Index>(), 0..64_usize, proptest::collection::vec(any::<u8>(), 0..64));
+    let outcome = TestRunner::default().run(&edit, |(start, length, with)| {
+        let start = start.index(document.len());
+        let end = (start + length).min(document.len());
+        let edited = [&document[..start], &with, &document[end..]].concat();
+        prop_assert_eq!(verify(&edited, &root).is_ok(), edited == document);
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+#[test]
 fn the_unsigned_header_byte_has_one_value() {
     let enclave = launched();
     let mut document = enclave.document();

@@ -260,6 +260,7 @@ fn what_is_no_cose_sign1_is_refused() {
     for (what, document, expected) in [
         ("nothing", Vec::new(), "truncated"),
         ("a map", vec![0xa0], "not-cose-sign1"),
+        ("an indefinite map", vec![0xbf, 0xff], "indefinite-length"),
         ("three items", [&[0x83], &items[..items.len() - 98]].concat(), "not-cose-sign1"),
         ("five items", [&[0x85], items, &[0xf6]].concat(), "not-cose-sign1"),
         ("an array around it", [&[0x81], document.as_slice()].concat(), "too-deep"),

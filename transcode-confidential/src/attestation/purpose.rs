@@ -255,6 +255,35 @@ mod tests {
     }
 
     #[test]
+    fn a_map_that_is_not_exactly_that_of_its_purpose_is_refused() {
+        let log = format!("0250{}", "aa".repeat(16));
+        let hash = format!("5820{}", "bb".repeat(32));
+        assert!(UserData::decode(&hex::decode(format!("a400010103{log}0307")).unwrap()).is_ok());
+        for (what, map, expected) in [
+            ("a byte after it", format!("a400010103{log}030700"), CborError::Trailing),
+            ("another version", format!("a400020103{log}0307"), CborError::Range),
+            ("purpose 0", format!("a400010100{log}0307"), CborError::Range),
+            ("purpose 6", format!("a400010106{log}0307"), CborError::Range),
+            ("no version", format!("a30103{log}0307"), CborError::MissingKey(0)),
+            ("no log", "a3000101030307".to_owned(), CborError::MissingKey(2)),
+            ("no epoch", format!("a300010103{log}"), CborError::MissingKey(3)),
+            ("a short log id", "a4000101030241aa0307".to_owned(), CborError::Range),
+            ("a request on a channel", format!("a500010103{log}030706{hash}"), CborError::UnknownKey(6)),
+            ("an epoch for KMS", format!("a500010101{log}030706{hash}"), CborError::UnknownKey(3)),
+            ("an epoch of a caller", format!("a400010105{log}0307"), CborError::UnknownKey(3)),
+            ("an unknown key", format!("a500010103{log}03070700"), CborError::UnknownKey(7)),
+            ("a key twice", format!("a500010103{log}03070307"), CborError::KeyOrder),
+            ("another order", format!("a401030001{log}0307"), CborError::MissingKey(0)),
+            ("an indefinite map", format!("bf00010103{log}0307ff"), CborError::NotDeterministic),
+            ("an integer in a longer form", format!("a400010103{log}031807"), CborError::NotDeterministic),
+            ("an array", "80".to_owned(), CborError::Type),
+            ("nothing", String::new(), CborError::Truncated),
+        ] {
+            assert_eq!(UserData::decode(&hex::decode(map).unwrap()), Err(expected), "{what}");
+        }
+    }
+
+    #[test]
     fn each_consumer_refuses_the_documents_of_all_others() {
         let caller = UserData::Caller { log_id: LogId::new([1; 16]) }.encode();
         assert!(UserData::for_purpose(Some(&caller), Purpose::Caller).is_ok());
