@@ -8,6 +8,7 @@
 )]
 
 pub mod clock;
+pub mod demo;
 pub mod kms;
 pub mod log_maker;
 pub mod nsm;

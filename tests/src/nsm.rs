@@ -49,6 +49,11 @@ impl MockHypervisor {
         Self { pki: Arc::new(MockPki::generate()), clock }
     }
 
+    /// With a root that was made before.
+    pub fn under(pki: MockPki, clock: Arc<dyn Clock>) -> Self {
+        Self { pki: Arc::new(pki), clock }
+    }
+
     /// The certificate hierarchy.
     pub fn pki(&self) -> &MockPki {
         &self.pki

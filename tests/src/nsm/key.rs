@@ -40,6 +40,11 @@ impl SigningKey {
         Self { curve, pkcs8 }
     }
 
+    /// The private key, PKCS#8.
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
     /// The public key as an uncompressed point.
     pub fn point(&self) -> Vec<u8> {
         self.pair(certificate_algorithm(self.curve)).public_key().as_ref().to_vec()

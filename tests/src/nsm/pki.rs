@@ -1,6 +1,6 @@
 //! The hypervisor's certificate hierarchy under a root that is made at run time.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 use transcode_confidential::{
@@ -15,6 +15,8 @@ use super::{
 
 /// Common name of the root, the same as AWS's: a name proves nothing.
 const ROOT_NAME: &str = "aws.nitro-enclaves";
+const ROOT_FILE: &str = "mock-nsm-root.der";
+const ROOT_KEY_FILE: &str = "mock-nsm-root.key";
 const REGION: &str = "mock-region-1";
 /// Clocks of an instance and of its hypervisor differ a little; genuine certificates start a few seconds early.
 const BACKDATED: Duration = Duration::from_secs(3);
@@ -34,6 +36,24 @@ impl MockPki {
         let root_key = SigningKey::generate(Curve::P384);
         let root = root_draft(&root_key).sign(&root_key);
         Self { root_key, root }
+    }
+
+    /// Takes up a root that [`MockPki::save`] wrote.
+    ///
+    /// # Panics
+    /// Where there is none in `dir`.
+    pub fn load(dir: &Path) -> Self {
+        let read = |name| std::fs::read(dir.join(name)).expect("a saved root");
+        Self { root_key: SigningKey::from_pkcs8(Curve::P384, read(ROOT_KEY_FILE)), root: read(ROOT_FILE) }
+    }
+
+    /// Writes the root, private key included, so that enclaves of another process hang under it too.
+    ///
+    /// # Panics
+    /// Where `dir` cannot be written.
+    pub fn save(&self, dir: &Path) {
+        std::fs::write(dir.join(ROOT_FILE), &self.root).expect("a writable directory");
+        std::fs::write(dir.join(ROOT_KEY_FILE), self.root_key.pkcs8()).expect("a writable directory");
     }
 
     /// What a verifier must trust to believe documents of this hierarchy.

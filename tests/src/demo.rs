@@ -1,0 +1,56 @@
+//! The demo: mock NSM and mock KMS outside; enclave, proxy and client as they ship, each a process of its own.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `stage` | the directory, the files, the processes |
+//! | `actors` | what each child process runs |
+//! | `story` | the steps, and what must hold after each |
+//! | `sample` | media to protect, for those who bring none |
+
+mod actors;
+mod sample;
+mod stage;
+mod story;
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::Parser;
+
+/// In every binary that contains mocks, so that a test can show that production binaries do not.
+pub const MARKER: &str = "transcode-confidential: this program contains mocks of NSM and KMS and must not be deployed";
+
+/// Runs the whole system on this machine and explains each step.
+///
+/// The enclave, the parent proxy and the client are the code that ships, in processes of their own; a mock NSM signs
+/// attestation documents in the genuine format, and a mock KMS verifies them. Exit code 0 only if every step held.
+#[derive(Debug, Parser)]
+#[command(name = "cargo demo")]
+struct Arguments {
+    /// A file to encrypt and decrypt; without it, a sample is made.
+    file: Option<PathBuf>,
+    /// Stay up and print commands for another terminal; Ctrl-C ends it.
+    #[arg(long)]
+    serve: bool,
+    /// Print one JSON object at the end, and nothing else on standard output.
+    #[arg(long)]
+    json: bool,
+    /// Keep everything in this directory, which must not exist yet.
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+}
+
+/// The program: the demo, or one of the processes that it starts.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = actors::act(&args) {
+        return code;
+    }
+    let arguments = Arguments::parse_from(args);
+    match story::tell(&arguments.file, arguments.serve, arguments.json, arguments.keep) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nThe demo failed: {error:#}\n({MARKER})");
+            ExitCode::FAILURE
+        }
+    }
+}
