@@ -79,7 +79,14 @@ fn play(stage: &mut Stage, narrator: &mut Narrator, media: &[u8]) -> anyhow::Res
         "The document must be of the expected image, answer a fresh nonce, and name the key of this very TLS connection.",
     );
     let status = succeed(stage.confidential("operator", &["status"])?, "status")?;
-    narrator.see(format!("enclave {}", text(&status, "enclave_id")));
+    let attested = &status["attestation"];
+    narrator.see(format!(
+        "enclave {}, image \"{}\": {}",
+        text(attested, "module_id"),
+        text(attested, "label"),
+        text(attested, "image")
+    ));
+    narrator.see(format!("PCR0 {}", text(&attested["pcrs"], "0")));
 
     narrator
         .step("The operator makes a key", "KMS seals it to the enclave; the reply waits until the event is on disk.");
