@@ -10,6 +10,8 @@ use std::{
 use parent_proxy::store::disk::{Access, Disk, DiskFile, Lock};
 
 const SECTOR: usize = 512;
+/// What a file system gives a file at a time.
+const BLOCK: usize = 1024;
 
 /// A handle on the disk; clones are the same disk.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +70,8 @@ pub(crate) enum Reboot {
     Lost,
     /// Everything.
     Kept,
-    /// Of unsynced writes some sectors and not others, chosen by the number; names kept.
+    /// Of each unsynced write the new blocks up to some sector, and with or without what went into the block that the file
+    /// ended in, chosen by the number; names kept. That is what journalling file systems leave.
     Torn(u64),
     /// It was only the process that died: everything is still in the cache.
     Killed,
@@ -159,17 +162,26 @@ impl State {
 
 impl Inode {
     fn settle(&mut self, how: Reboot, number: u64) {
-        for change in std::mem::take(&mut self.dirty) {
+        let changes = std::mem::take(&mut self.dirty);
+        let dice = |seed: u64| (seed ^ number << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        let ends = changes.iter().map(|change| match change {
+            Change::Write { offset, bytes } => offset + bytes.len(),
+            Change::Truncate(length) => *length,
+        });
+        // Of the blocks that are new, those up to some sector; what went into the old last block, or what was there before.
+        let (old_end, new_end) = (self.disk.len(), ends.max().unwrap_or(0));
+        let old_block = old_end.next_multiple_of(BLOCK);
+        for change in changes {
             match (how, change) {
                 (Reboot::Lost, _) => {}
                 (Reboot::Torn(seed), Change::Write { offset, bytes }) => {
-                    for (sector, range) in sectors(offset, bytes.len()) {
-                        let mut dice = seed ^ (sector as u64) << 8 ^ number << 40;
-                        dice = (dice ^ dice >> 31).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-                        if dice >> 40 & 1 == 0 {
-                            let piece = &bytes[range.start - offset..range.end - offset];
-                            apply(&mut self.disk, &Change::Write { offset: range.start, bytes: piece.to_vec() });
-                        }
+                    let sectors = (new_end / SECTOR + 2).saturating_sub(old_end / SECTOR).max(1);
+                    let cut = (old_end / SECTOR + dice(seed) as usize / 2 % sectors) * SECTOR;
+                    let end = (offset + bytes.len()).min(cut.max(old_end));
+                    let start = if dice(seed) & 1 == 0 { offset.max(old_block) } else { offset };
+                    if start < end {
+                        let bytes = bytes[start - offset..end - offset].to_vec();
+                        apply(&mut self.disk, &Change::Write { offset: start, bytes });
                     }
                 }
                 (_, change) => apply(&mut self.disk, &change),
@@ -177,14 +189,6 @@ impl Inode {
         }
         self.cache = self.disk.clone();
     }
-}
-
-/// The sectors that a range of bytes touches, with the part of the range in each.
-fn sectors(offset: usize, length: usize) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
-    let end = offset + length;
-    (offset / SECTOR..=end.saturating_sub(1) / SECTOR)
-        .map(move |sector| (sector, (sector * SECTOR).max(offset)..((sector + 1) * SECTOR).min(end)))
-        .filter(|(_, range)| !range.is_empty())
 }
 
 fn apply(content: &mut Vec<u8>, change: &Change) {

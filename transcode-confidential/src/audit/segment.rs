@@ -13,7 +13,9 @@ mod record;
 
 pub use footer::Footer;
 pub use header::{SegmentHeader, SegmentName};
-pub use record::{DamageKind, RECORD_HEAD, RECORD_LIMIT, Record, RecordBuffer, RecordError, RecordKind, is_torn};
+pub use record::{
+    DamageKind, RECORD_HEAD, RECORD_LIMIT, Record, RecordBuffer, RecordError, RecordKind, is_torn, starts_empty,
+};
 
 use thiserror::Error;
 

@@ -172,43 +172,36 @@ impl RecordBuffer {
 }
 
 /// Whether `rest`, the end of a file from the first unreadable record at file offset `offset` on, looks as an interrupted
-/// write leaves it: ending inside that record, or with a sector of it empty. A disk writes the sectors of one write in any
-/// order, so full ones may follow an empty one, and the empty one may be the first, of which the part before `offset` is old.
+/// write leaves it: ending inside its first record, empty from some sector boundary on, or as [`starts_empty`] says.
 ///
 /// A single changed byte never looks like that: it leaves no empty sector, and a head whose length was changed no longer
 /// matches its own check sum.
 pub fn is_torn(rest: &[u8], offset: u64) -> bool {
     let mut buffer = RecordBuffer::at(offset);
     buffer.push(rest);
-    let extent = match buffer.next_record() {
-        // Fewer bytes than the record needs, where its head is whole or missing.
-        Ok(None) => return true,
-        Err(RecordError { kind: DamageKind::Payload, .. }) => match rest.first_chunk::<4>() {
-            Some(length) => RECORD_HEAD + u32::from_be_bytes(*length) as usize,
-            None => RECORD_HEAD,
-        },
-        // Of a record whose head cannot be read only the head is known to be there.
-        _ => RECORD_HEAD,
+    // Fewer bytes than the record needs, where its head is whole or missing.
+    let ends_inside = matches!(buffer.next_record(), Ok(None));
+    let length = match rest.first_chunk::<4>() {
+        Some(length) => RECORD_HEAD + (u32::from_be_bytes(*length) as usize).min(RECORD_LIMIT),
+        None => RECORD_HEAD,
     };
+    let mut boundaries = (to_boundary(offset)..rest.len().min(length)).step_by(SECTOR);
+    ends_inside
+        || starts_empty(rest, offset)
+        || boundaries.any(|at| rest.get(at..).is_some_and(|tail| tail.iter().all(|byte| *byte == 0)))
+}
+
+/// Whether `rest` is empty up to the next sector boundary at least. A file system may bring the blocks that a write added to
+/// disk before the one that it only went on in, so whatever follows the boundary may be whole.
+pub fn starts_empty(rest: &[u8], offset: u64) -> bool {
+    let start = rest.get(..to_boundary(offset)).unwrap_or(rest);
+    // Of the first five bytes of a record, length and kind, two at least are not zero.
+    start.len() >= 5 && start.iter().all(|byte| *byte == 0)
+}
+
+fn to_boundary(offset: u64) -> usize {
     let into_sector = usize::try_from(offset % SECTOR as u64).unwrap_or_default();
-    let mut start = 0;
-    while start < extent.min(rest.len()) {
-        let end = (start + SECTOR - (into_sector + start) % SECTOR).min(rest.len());
-        // The first five bytes of a head, length and kind, are never all zero, nor is one of them alone not. Elsewhere a few
-        // zeros may well stand before a boundary, but not behind one as far as the file goes.
-        let enough = if start == 0 {
-            5
-        } else if end == rest.len() {
-            1
-        } else {
-            RECORD_HEAD
-        };
-        if end - start >= enough && rest.get(start..end).is_some_and(|part| part.iter().all(|byte| *byte == 0)) {
-            return true;
-        }
-        start = end;
-    }
-    false
+    if into_sector == 0 { 0 } else { SECTOR - into_sector }
 }
 
 #[cfg(test)]
@@ -283,17 +276,20 @@ mod tests {
     }
 
     #[test]
-    fn any_sector_of_a_write_may_be_missing_and_the_rest_there() {
+    fn a_write_may_miss_its_start_and_have_the_rest() {
         let bytes = disk(&[Record::new(RecordKind::Entry, vec![5; 3000]), Record::new(RecordKind::Seal, [7; 160])]);
-        for offset in [96, 500, 507, 512, 1000] {
-            for missing in 0..6 {
+        for offset in [96, 500, 507, 1000, 1023 - 4] {
+            for boundary in [512, 1024, 4096] {
                 let mut torn = bytes.clone();
-                let sector = missing * 512..(missing + 1) * 512;
-                (0..bytes.len()).filter(|at| sector.contains(&(at + offset % 512))).for_each(|at| torn[at] = 0);
-                if torn[..3016] != bytes[..3016] {
-                    assert!(is_torn(&torn, offset as u64), "sector {missing} of a record at {offset}");
-                }
+                let missing = boundary - offset % boundary;
+                torn.iter_mut().take(missing).for_each(|byte| *byte = 0);
+                assert!(is_torn(&torn, offset as u64), "{offset} up to a multiple of {boundary}");
+                // In the middle of a write nothing is missing alone.
+                let mut rotten = bytes.clone();
+                rotten.iter_mut().skip(missing).take(512).for_each(|byte| *byte = 0);
+                assert!(missing + 512 > bytes.len() || !is_torn(&rotten, offset as u64), "{offset} from {boundary}");
             }
         }
+        assert!(is_torn(&[0; 96], 2070), "a write inside one sector of which only the length arrived");
     }
 }

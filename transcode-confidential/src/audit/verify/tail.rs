@@ -1,4 +1,4 @@
-use crate::audit::segment::{RECORD_HEAD, RECORD_LIMIT, is_torn};
+use crate::audit::segment::{RECORD_HEAD, RECORD_LIMIT, is_torn, starts_empty};
 
 /// The end of a file from its first unreadable record on, in bounded memory: enough to tell an interrupted write from damage.
 #[derive(Debug)]
@@ -31,6 +31,6 @@ impl TornTail {
 
     /// Whether an interrupted write leaves such a tail.
     pub(super) fn is_torn(&self) -> bool {
-        self.zero_beyond && is_torn(&self.kept, self.offset)
+        starts_empty(&self.kept, self.offset) || self.zero_beyond && is_torn(&self.kept, self.offset)
     }
 }
