@@ -6,6 +6,7 @@
 //! | `actors` | what each child process runs |
 //! | `story` | the steps, and what must hold after each |
 //! | `sample` | media to protect, for those who bring none |
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a demo talks")]
 
 mod actors;
 mod sample;
