@@ -1,7 +1,11 @@
+mod audit;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use transcode_confidential::ids::{KeyId, KeyVersion, LogId, Principal};
+
+pub(super) use audit::{AuditVerb, Filter, ListArgs, LogArgs, QueryArgs};
 
 use super::attestation::VerifyAt;
 
@@ -50,7 +54,7 @@ pub(super) enum Command {
     /// Verify or show an attestation document
     #[command(subcommand)]
     Attestation(AttestationVerb),
-    /// Verify a stored audit log, or fetch a checkpoint to keep
+    /// Verify and query a stored audit log, or fetch a checkpoint to keep
     #[command(subcommand)]
     Audit(AuditVerb),
     /// Make, list, rotate and revoke content keys
@@ -90,27 +94,6 @@ pub(super) enum AttestationVerb {
     Show {
         /// The document as the enclave gave it
         file: PathBuf,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum AuditVerb {
-    /// Verify all segments of a log, offline
-    Verify {
-        /// The directory with the *.seg files
-        dir: PathBuf,
-        /// A checkpoint that was kept elsewhere; repeatable
-        #[arg(long, value_name = "FILE")]
-        checkpoint: Vec<PathBuf>,
-        /// A receipt that was kept elsewhere, base64 or binary; repeatable
-        #[arg(long, value_name = "FILE")]
-        receipt: Vec<PathBuf>,
-    },
-    /// Fetch the enclave's newest checkpoint, verified, to keep where the operator cannot change it
-    Checkpoint {
-        /// The file to write [default: standard output]
-        #[arg(short, long, value_name = "OUT")]
-        output: Option<PathBuf>,
     },
 }
 

@@ -1,36 +1,32 @@
-//! `confidential audit`: a stored log, verified offline.
+//! `confidential audit`: a stored log, verified and read offline.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs::{self, File},
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+mod event;
+mod list;
+mod stats;
+mod stored;
+mod tally;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use std::{fmt::Write as _, path::Path};
+
 use serde_json::json;
-use transcode_confidential::audit::{
-    segment::SegmentName,
-    verify::{EpochSummary, Evidence, LogVerifier, Note, Report, Verdict},
-};
+use transcode_confidential::audit::verify::{EpochSummary, Note, Report, Verdict};
 
 use super::{
-    args::{AuditVerb, Global},
+    args::{AuditVerb, Global, LogArgs},
     connection,
     environment::Environment,
     exit::{Done, Exit, Failure},
     files::{self, Access},
-    progress,
     terminal::line,
 };
-
-/// Bytes that are read at a time.
-const CHUNK: usize = 256 * 1024;
+use stored::Verified;
 
 pub(super) fn run(verb: AuditVerb, global: &Global, environment: &Environment) -> Result<Done, Failure> {
     match verb {
-        AuditVerb::Verify { dir, checkpoint, receipt } => verify(&dir, &checkpoint, &receipt, global, environment),
+        AuditVerb::Verify(log) => verify(&log, global, environment),
+        AuditVerb::List(list) => list::list(&list, global, environment),
+        AuditVerb::Show { query, event } => list::show(&query, event, global, environment),
+        AuditVerb::Stats { query, filter } => stats::stats(&query, &filter, global, environment),
         AuditVerb::Checkpoint { output } => fetch_checkpoint(output.as_deref(), global, environment),
     }
 }
@@ -52,95 +48,16 @@ fn fetch_checkpoint(output: Option<&Path>, global: &Global, environment: &Enviro
     Ok(done)
 }
 
-fn verify(
-    dir: &Path,
-    checkpoint: &[PathBuf],
-    receipt: &[PathBuf],
-    global: &Global,
-    environment: &Environment,
-) -> Result<Done, Failure> {
-    let mut verifier = LogVerifier::new(connection::root(global)?, connection::image_policy(global, environment)?);
-    for path in checkpoint {
-        let evidence = Evidence::checkpoint(&files::read_text(path)?);
-        verifier.expect(evidence.map_err(|error| Failure::file(path, &error))?);
-    }
-    for path in receipt {
-        let evidence = Evidence::receipt(&receipt_bytes(files::read(path)?));
-        verifier.expect(evidence.map_err(|error| Failure::file(path, &error))?);
-    }
-    let log = Segments::of(dir)?;
-    log.read(&mut verifier)?;
-    let report = verifier.finish();
+fn verify(log: &LogArgs, global: &Global, environment: &Environment) -> Result<Done, Failure> {
+    let Verified { report, ignored } = stored::verify(log, global, environment, &mut |_| {})?;
     let mut done = Done {
         exit: if report.verdict == Verdict::Intact { Exit::Ok } else { Exit::Verification },
-        json: object(&report, global.any_image, &log.ignored),
+        json: object(&report, global.any_image, &ignored),
         text: text(&report, global.any_image),
         notes: Vec::new(),
     };
-    if !log.ignored.is_empty() {
-        done.notes.push(format!("not segments of a log by their names, ignored: {}", log.ignored.join(", ")));
-    }
+    done.notes.extend(stored::ignored_note(&ignored));
     Ok(done)
-}
-
-/// A receipt is kept as base64 or as it is; CBOR is never valid base64, because its first byte is no ASCII.
-fn receipt_bytes(content: Vec<u8>) -> Vec<u8> {
-    STANDARD.decode(content.trim_ascii()).unwrap_or(content)
-}
-
-/// The segment files of a directory, in the order of the log.
-struct Segments {
-    files: BTreeMap<String, (SegmentName, PathBuf)>,
-    ignored: Vec<String>,
-}
-
-impl Segments {
-    fn of(dir: &Path) -> Result<Self, Failure> {
-        let at = |error: std::io::Error| Failure::file(dir, &error);
-        let mut segments = Self { files: BTreeMap::new(), ignored: Vec::new() };
-        for entry in fs::read_dir(dir).map_err(at)? {
-            let path = entry.map_err(at)?.path();
-            if path.extension().is_none_or(|extension| extension != "seg") {
-                continue;
-            }
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match name.parse::<SegmentName>() {
-                Ok(segment) => {
-                    segments.files.insert(name, (segment, path));
-                }
-                Err(_) => segments.ignored.push(name),
-            }
-        }
-        segments.ignored.sort();
-        if segments.files.is_empty() {
-            return Err(Failure::file(dir, &"holds no log: no segment files (*.seg)"));
-        }
-        Ok(segments)
-    }
-
-    fn read(&self, verifier: &mut LogVerifier) -> Result<(), Failure> {
-        let sizes = self.files.values().map(|(_, path)| fs::metadata(path).map_or(0, |metadata| metadata.len()));
-        let bar = progress::bar(Some(sizes.sum()));
-        let mut chunk = vec![0; CHUNK];
-        for (name, path) in self.files.values() {
-            if verifier.has_failed() {
-                break;
-            }
-            verifier.segment(*name);
-            let at = |error: std::io::Error| Failure::file(path, &error);
-            let mut file = File::open(path).map_err(at)?;
-            loop {
-                let read = file.read(&mut chunk).map_err(at)?;
-                if read == 0 {
-                    break;
-                }
-                verifier.push(chunk.get(..read).unwrap_or_default(), &mut |_| {});
-                bar.inc(read as u64);
-            }
-        }
-        bar.finish_and_clear();
-        Ok(())
-    }
 }
 
 fn object(report: &Report, any_image: bool, ignored: &[String]) -> serde_json::Value {
@@ -212,26 +129,5 @@ const fn explain(note: Note) -> &'static str {
         Note::ImageUnchecked => "any enclave image was accepted as the author",
         Note::UnknownEpoch => "the signature of some evidence could not be checked against this log",
         _ => "see the documentation",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_receipt_is_read_in_either_form() {
-        let binary = vec![0xa5, 0, 1, 0xff];
-        assert_eq!(receipt_bytes(binary.clone()), binary);
-        assert_eq!(receipt_bytes(format!(" {}\n", STANDARD.encode(&binary)).into_bytes()), binary);
-    }
-
-    #[test]
-    fn a_directory_without_segments_holds_no_log() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("notes.txt"), "x").unwrap();
-        fs::write(dir.path().join("mine.seg"), "x").unwrap();
-        let failure = Segments::of(dir.path()).err().unwrap();
-        assert_eq!(failure.exit, Exit::Malformed);
     }
 }

@@ -110,6 +110,12 @@ impl Failure {
         Self::new(Exit::Verification, "VERIFICATION_FAILED", message)
     }
 
+    /// Names the reason for programs.
+    pub(super) fn because(mut self, reason: impl Into<String>) -> Self {
+        self.details.insert("reason".into(), reason.into().into());
+        self
+    }
+
     pub(super) fn signal(number: u8) -> Self {
         Self::new(Exit::Signal(number), "INTERRUPTED", "interrupted; nothing was put in place")
     }

@@ -1,0 +1,159 @@
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use transcode_confidential::{
+    audit::{AuditEvent, AuditEventType, AuditSeverity},
+    ids::{Epoch, Sequence},
+    time::Timestamp,
+};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum AuditVerb {
+    /// Verify all segments of a log, offline
+    Verify(LogArgs),
+    /// List events of a log that verifies
+    List(ListArgs),
+    /// Show one event of a log that verifies, with all that is known of it
+    Show {
+        #[command(flatten)]
+        query: QueryArgs,
+        /// Its sequence: its position in the log, from 0
+        #[arg(value_parser = parse_sequence)]
+        event: Sequence,
+    },
+    /// Count the events of a log that verifies: by type, severity, key and principal
+    Stats {
+        #[command(flatten)]
+        query: QueryArgs,
+        #[command(flatten)]
+        filter: Filter,
+    },
+    /// Fetch the enclave's newest checkpoint, verified, to keep where the operator cannot change it
+    Checkpoint {
+        /// The file to write [default: standard output]
+        #[arg(short, long, value_name = "OUT")]
+        output: Option<PathBuf>,
+    },
+}
+
+/// A stored log, and what it is held against.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LogArgs {
+    /// The directory with the *.seg files
+    pub(in crate::cli) dir: PathBuf,
+    /// A checkpoint that was kept elsewhere; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) checkpoint: Vec<PathBuf>,
+    /// A receipt that was kept elsewhere, base64 or binary; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) receipt: Vec<PathBuf>,
+}
+
+/// A stored log that is read once it has verified.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct QueryArgs {
+    #[command(flatten)]
+    pub(in crate::cli) log: LogArgs,
+    /// Verify nothing, and read whatever looks like an event: anybody may have written it
+    #[arg(long, conflicts_with_all = ["checkpoint", "receipt"])]
+    pub(in crate::cli) danger_unverified: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ListArgs {
+    #[command(flatten)]
+    pub(in crate::cli) query: QueryArgs,
+    #[command(flatten)]
+    pub(in crate::cli) filter: Filter,
+    /// Most events to list
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub(in crate::cli) limit: usize,
+    /// List the last of them rather than the first
+    #[arg(long)]
+    pub(in crate::cli) last: bool,
+}
+
+/// Which events are wanted: those that every given option accepts.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Filters")]
+pub(in crate::cli) struct Filter {
+    /// Of this type, as KeyUsed or key-used; repeatable
+    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
+    types: Vec<AuditEventType>,
+    /// Of at least this severity: info, warning, critical
+    #[arg(long, value_name = "SEVERITY", value_parser = parse_severity)]
+    severity: Option<AuditSeverity>,
+    /// About this key
+    #[arg(long, value_name = "ID")]
+    key: Option<String>,
+    /// Asked for by this principal
+    #[arg(long, value_name = "NAME")]
+    principal: Option<String>,
+    /// About this content
+    #[arg(long, value_name = "ID")]
+    content: Option<String>,
+    /// Of this epoch
+    #[arg(long, value_name = "N")]
+    epoch: Option<u64>,
+    /// Not before: RFC 3339, or seconds since the Unix epoch
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<Timestamp>,
+    /// Before: RFC 3339, or seconds since the Unix epoch
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<Timestamp>,
+    /// Behind this one: to go on where a list was cut
+    #[arg(long, value_name = "SEQUENCE", value_parser = parse_sequence)]
+    after: Option<Sequence>,
+    /// With this text in its details or names, in upper or lower case
+    #[arg(long, value_name = "TEXT")]
+    text: Option<String>,
+}
+
+impl Filter {
+    pub(in crate::cli) fn accepts(&self, event: &AuditEvent) -> bool {
+        let is = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
+        (self.types.is_empty() || self.types.contains(&event.event_type))
+            && self.severity.is_none_or(|least| event.severity >= least)
+            && is(&self.key, &event.key_id)
+            && is(&self.principal, &event.principal)
+            && is(&self.content, &event.content_id)
+            && self.epoch.is_none_or(|epoch| event.epoch == Epoch(epoch))
+            && self.since.is_none_or(|since| event.time >= since)
+            && self.until.is_none_or(|until| event.time < until)
+            && self.after.is_none_or(|after| event.sequence > after)
+            && self.text.as_deref().is_none_or(|text| has_text(event, text))
+    }
+}
+
+fn has_text(event: &AuditEvent, text: &str) -> bool {
+    let text = text.to_lowercase();
+    let names = [&event.enclave_id, &event.key_id, &event.principal, &event.content_id];
+    let mut texts = names.into_iter().flatten().chain([&event.details]);
+    texts.any(|found| found.to_lowercase().contains(&text))
+}
+
+fn parse_type(text: &str) -> Result<AuditEventType, String> {
+    let plain = text.replace(['-', '_'], "");
+    AuditEventType::ALL.into_iter().find(|known| known.to_string().eq_ignore_ascii_case(&plain)).ok_or_else(|| {
+        let known: Vec<_> = AuditEventType::ALL.iter().map(ToString::to_string).collect();
+        format!("write one of {}", known.join(", "))
+    })
+}
+
+fn parse_severity(text: &str) -> Result<AuditSeverity, &'static str> {
+    [AuditSeverity::Info, AuditSeverity::Warning, AuditSeverity::Critical]
+        .into_iter()
+        .find(|known| known.to_string().eq_ignore_ascii_case(text))
+        .ok_or("write info, warning or critical")
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
+    match text.parse::<u64>() {
+        Ok(seconds) => Ok(Timestamp::from_secs(seconds)),
+        Err(_) => text.parse().map_err(|_| "write a time as 2026-01-31T12:00:00Z, or seconds since the Unix epoch"),
+    }
+}
+
+fn parse_sequence(text: &str) -> Result<Sequence, &'static str> {
+    text.parse().map(Sequence).map_err(|_| "write the position of an event in the log: 0, 1, ...")
+}

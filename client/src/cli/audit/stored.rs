@@ -1,0 +1,271 @@
+//! A log in a directory: its segment files, and the walk over them.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Map, Value, json};
+use transcode_confidential::audit::{
+    decode_leaf,
+    segment::{Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
+    verify::{Evidence, LogVerifier, Report, SealedEvent, Verdict},
+};
+
+use crate::cli::{
+    args::{Global, LogArgs, QueryArgs},
+    connection,
+    environment::Environment,
+    exit::Failure,
+    files, progress,
+};
+
+/// Bytes that are read at a time.
+const CHUNK: usize = 256 * 1024;
+
+/// What a verification found.
+pub(super) struct Verified {
+    pub(super) report: Report,
+    /// Files that are called `*.seg`, but not as segments are.
+    pub(super) ignored: Vec<String>,
+}
+
+/// Verifies a log. What reaches `sink` lies under a verified seal, but the log is known as a whole only by the report.
+pub(super) fn verify(
+    log: &LogArgs,
+    global: &Global,
+    environment: &Environment,
+    sink: &mut dyn FnMut(SealedEvent),
+) -> Result<Verified, Failure> {
+    let mut verifier = LogVerifier::new(connection::root(global)?, connection::image_policy(global, environment)?);
+    for path in &log.checkpoint {
+        let evidence = Evidence::checkpoint(&files::read_text(path)?);
+        verifier.expect(evidence.map_err(|error| Failure::file(path, &error))?);
+    }
+    for path in &log.receipt {
+        let evidence = Evidence::receipt(&receipt_bytes(files::read(path)?));
+        verifier.expect(evidence.map_err(|error| Failure::file(path, &error))?);
+    }
+    let segments = Segments::of(&log.dir)?;
+    segments.read(|step| match step {
+        _ if verifier.has_failed() => false,
+        Step::Segment(name) => {
+            verifier.segment(name);
+            true
+        }
+        Step::Bytes(bytes) => {
+            verifier.push(bytes, sink);
+            true
+        }
+    })?;
+    Ok(Verified { report: verifier.finish(), ignored: segments.ignored })
+}
+
+/// Where the events of a query come from.
+pub(super) struct Source {
+    /// `None` where nothing was verified, as the caller wished.
+    pub(super) report: Option<Report>,
+    notes: Vec<String>,
+}
+
+impl Source {
+    /// An object with these members and those of every object that shows events.
+    pub(super) fn object(&self, members: Value) -> Value {
+        let report = self.report.as_ref();
+        let mut object = match members {
+            Value::Object(members) => members,
+            _ => Map::new(),
+        };
+        object.insert("verified".into(), report.is_some().into());
+        object.insert("verdict".into(), json!(report.map(|report| report.verdict)));
+        object.insert("log_id".into(), json!(report.and_then(|report| report.log_id)));
+        object.insert("head".into(), json!(report.and_then(|report| report.head)));
+        object.insert("notes".into(), json!(report.map(|report| &report.notes)));
+        Value::Object(object)
+    }
+
+    /// What a person should know about the events.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = self.notes.clone();
+        match &self.report {
+            None => notes.push("UNVERIFIED (--danger-unverified): anybody may have written these events".into()),
+            Some(report) => {
+                notes.extend(report.notes.iter().map(|note| format!("{note}: {}", super::explain(*note))));
+            }
+        }
+        notes
+    }
+}
+
+/// Reads the events of a log for showing them: of one that is intact, or of anything where the caller said so.
+///
+/// # Errors
+/// Where the log is not intact. So what `sink` gets must not be shown before this has returned.
+pub(super) fn events(
+    query: &QueryArgs,
+    global: &Global,
+    environment: &Environment,
+    sink: &mut dyn FnMut(SealedEvent),
+) -> Result<Source, Failure> {
+    if query.danger_unverified {
+        let segments = Segments::of(&query.log.dir)?;
+        read_unverified(&segments, sink)?;
+        return Ok(Source { report: None, notes: ignored_note(&segments.ignored).into_iter().collect() });
+    }
+    let Verified { report, ignored } = verify(&query.log, global, environment, sink)?;
+    match &report.first_bad {
+        None if report.verdict == Verdict::Intact => {
+            Ok(Source { report: Some(report), notes: ignored_note(&ignored).into_iter().collect() })
+        }
+        finding => {
+            let what = finding.as_ref().map(ToString::to_string).unwrap_or_default();
+            let message = format!(
+                "the log is {}: {what}; none of it is used. confidential audit verify says more, --danger-unverified \
+                 reads it all the same",
+                report.verdict
+            );
+            Err(Failure::verification(message).because(report.verdict.to_string()))
+        }
+    }
+}
+
+/// Whatever decodes as an event, up to the first record of each file that cannot be read.
+fn read_unverified(segments: &Segments, sink: &mut dyn FnMut(SealedEvent)) -> Result<(), Failure> {
+    let mut records = RecordBuffer::default();
+    let mut header = 0;
+    let mut attachments: Vec<Record> = Vec::new();
+    let mut readable = true;
+    segments.read(|step| {
+        match step {
+            Step::Segment(_) => {
+                records = RecordBuffer::at(SegmentHeader::LEN as u64);
+                header = SegmentHeader::LEN;
+                attachments.clear();
+                readable = true;
+            }
+            Step::Bytes(bytes) if readable => {
+                let skipped = header.min(bytes.len());
+                header -= skipped;
+                records.push(bytes.get(skipped..).unwrap_or_default());
+                loop {
+                    match records.next_record() {
+                        Ok(Some(record)) if record.kind == RecordKind::Entry => {
+                            let attachments = std::mem::take(&mut attachments);
+                            if let Ok(event) = decode_leaf(&record.payload) {
+                                sink(SealedEvent { event, attachments });
+                            }
+                        }
+                        Ok(Some(record)) if record.kind.is_attachment() && attachments.len() < 16 => {
+                            attachments.push(record);
+                        }
+                        Ok(Some(_)) => {}
+                        Ok(None) => break,
+                        Err(_) => {
+                            readable = false;
+                            break;
+                        }
+                    }
+                }
+            }
+            Step::Bytes(_) => {}
+        }
+        true
+    })
+}
+
+pub(super) fn ignored_note(ignored: &[String]) -> Option<String> {
+    let names = || format!("not segments of a log by their names, ignored: {}", ignored.join(", "));
+    (!ignored.is_empty()).then(names)
+}
+
+/// A receipt is kept as base64 or as it is; CBOR is never valid base64, because its first byte is no ASCII.
+fn receipt_bytes(content: Vec<u8>) -> Vec<u8> {
+    STANDARD.decode(content.trim_ascii()).unwrap_or(content)
+}
+
+enum Step<'a> {
+    Segment(SegmentName),
+    Bytes(&'a [u8]),
+}
+
+/// The segment files of a directory, in the order of the log.
+struct Segments {
+    files: BTreeMap<String, (SegmentName, PathBuf)>,
+    ignored: Vec<String>,
+}
+
+impl Segments {
+    fn of(dir: &Path) -> Result<Self, Failure> {
+        let at = |error: std::io::Error| Failure::file(dir, &error);
+        let mut segments = Self { files: BTreeMap::new(), ignored: Vec::new() };
+        for entry in fs::read_dir(dir).map_err(at)? {
+            let path = entry.map_err(at)?.path();
+            if path.extension().is_none_or(|extension| extension != "seg") {
+                continue;
+            }
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            match name.parse::<SegmentName>() {
+                Ok(segment) => {
+                    segments.files.insert(name, (segment, path));
+                }
+                Err(_) => segments.ignored.push(name),
+            }
+        }
+        segments.ignored.sort();
+        if segments.files.is_empty() {
+            return Err(Failure::file(dir, &"holds no log: no segment files (*.seg)"));
+        }
+        Ok(segments)
+    }
+
+    /// Gives all files to `take`, until it wants no more.
+    fn read(&self, mut take: impl FnMut(Step<'_>) -> bool) -> Result<(), Failure> {
+        let sizes = self.files.values().map(|(_, path)| fs::metadata(path).map_or(0, |metadata| metadata.len()));
+        let bar = progress::bar(Some(sizes.sum()));
+        let mut chunk = vec![0; CHUNK];
+        'files: for (name, path) in self.files.values() {
+            if !take(Step::Segment(*name)) {
+                break;
+            }
+            let at = |error: std::io::Error| Failure::file(path, &error);
+            let mut file = File::open(path).map_err(at)?;
+            loop {
+                let read = file.read(&mut chunk).map_err(at)?;
+                if read == 0 {
+                    break;
+                }
+                if !take(Step::Bytes(chunk.get(..read).unwrap_or_default())) {
+                    break 'files;
+                }
+                bar.inc(read as u64);
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::exit::Exit;
+
+    #[test]
+    fn a_receipt_is_read_in_either_form() {
+        let binary = vec![0xa5, 0, 1, 0xff];
+        assert_eq!(receipt_bytes(binary.clone()), binary);
+        assert_eq!(receipt_bytes(format!(" {}\n", STANDARD.encode(&binary)).into_bytes()), binary);
+    }
+
+    #[test]
+    fn a_directory_without_segments_holds_no_log() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("notes.txt"), "x").unwrap();
+        fs::write(dir.path().join("mine.seg"), "x").unwrap();
+        let failure = Segments::of(dir.path()).err().unwrap();
+        assert_eq!(failure.exit, Exit::Malformed);
+    }
+}
