@@ -12,7 +12,7 @@ use parent_proxy::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -45,7 +45,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
                 Ok(config) => info!(needing_restart = ?proxy.reload(config), "took over the configuration"),
                 Err(problem) => {
                     proxy.metrics().reloads_refused_total.increment();
-                    error!("{problem:#}");
+                    warn!("{problem:#}");
                 }
             },
             _ = term.recv() => break,

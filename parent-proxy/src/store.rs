@@ -18,7 +18,7 @@ mod worker;
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Instant};
 
 use thiserror::Error;
-use tracing::{error, info};
+use tracing::{info, warn};
 use transcode_confidential::{
     audit::{segment::SegmentName, tree::Node},
     ids::LogId,
@@ -93,7 +93,7 @@ impl Store {
     pub fn durable(&mut self) -> Result<Option<(LogId, Durable)>, HostError> {
         if self.log.is_none() {
             self.reopen().map_err(|error| {
-                error!(%error, "the store cannot be opened anew");
+                warn!(%error, "the store cannot be opened anew");
                 HostError::StorageFailed
             })?;
         }
@@ -165,7 +165,7 @@ impl Store {
             // Nothing was written to the segment: a copy that failed for want of room can be tried again.
             Err(Unstored::Broken(error)) if disk::is_full(&error) => return Err(HostError::StorageFull),
             Err(Unstored::Broken(error)) => {
-                error!(%error, "a tail cannot be set aside");
+                warn!(%error, "a tail cannot be set aside");
                 self.give_up();
                 return Err(HostError::StorageFailed);
             }

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, io};
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use transcode_confidential::{
     audit::{
         segment::{SegmentHeader, SegmentName},
@@ -96,7 +96,7 @@ impl OpenLog {
                     return Ok(());
                 }
                 Err(Unstored::Broken(problem)) => {
-                    error!(error = %problem, "the disk failed; the store must be opened anew");
+                    warn!(error = %problem, "the disk failed; the store must be opened anew");
                     group.iter().chain(rest).for_each(|_| answer(Err(HostError::StorageFailed)));
                     return Err(Broken);
                 }
@@ -129,13 +129,13 @@ impl OpenLog {
                 Ok(bytes)
             }
             Err(error) => {
-                error!(segment = %name, offset, %error, "a segment cannot be read");
+                warn!(segment = %name, offset, %error, "a segment cannot be read");
                 Err(HostError::StorageFailed)
             }
         }
     }
 
-    /// Sets aside the tail of the last segment; done already where there is none. Only where the sealed part ends exactly at
+    /// Sets aside the tail of the last segment; done already where there is none. Only where what is settled ends exactly at
     /// `offset`: sealed batches are never set aside.
     pub(super) fn quarantine(
         &mut self,
@@ -146,14 +146,14 @@ impl OpenLog {
         let last = self.last.as_mut().filter(|last| last.name == name).ok_or(Unstored::Refused(HostError::NotFound))?;
         let refuse = Err(Unstored::Refused(HostError::Refused));
         // A segment without a seal holds nothing but its header, if that: it goes as a whole.
-        let whole = last.sealed_end == 0;
+        let whole = last.settled == 0;
         match offset {
             _ if whole && offset <= SegmentHeader::LEN as u64 => {}
-            _ if whole || offset != last.sealed_end => return refuse,
+            _ if whole || offset != last.settled => return refuse,
             _ if offset == last.length => return Ok(Quarantined::Nothing),
             _ => {}
         }
-        let keep = last.sealed_end;
+        let keep = last.settled;
         warn!(segment = %name, offset = keep, bytes = last.length - keep, "setting aside what is not sealed");
         self.files.set_aside(name, last.file.as_ref(), keep, now)?;
         if whole {
@@ -162,7 +162,6 @@ impl OpenLog {
             return Ok(Quarantined::Segment);
         }
         last.length = keep;
-        last.closed = false;
         self.segments.insert(name, keep);
         Ok(Quarantined::Tail)
     }
@@ -181,12 +180,12 @@ impl OpenLog {
     pub(super) fn tick(&mut self) -> Result<(), Broken> {
         self.reserve.restore(self.files.disk.as_ref());
         let due = self.last.as_ref().is_some_and(|last| {
-            !last.closed && !last.has_tail() && last.sealed_end > 0 && last.age() >= self.settings.segment_age
+            !last.closed && !last.has_tail() && last.settled > 0 && last.age() >= self.settings.segment_age
         });
         match if due { self.close() } else { Ok(()) } {
             Ok(()) | Err(Unstored::Refused(_)) => Ok(()),
             Err(Unstored::Broken(problem)) => {
-                error!(error = %problem, "the disk failed; the store must be opened anew");
+                warn!(error = %problem, "the disk failed; the store must be opened anew");
                 Err(Broken)
             }
         }
@@ -244,13 +243,13 @@ impl OpenLog {
             _ => Cow::Owned(group.iter().map(|batch| batch.bytes.as_slice()).collect::<Vec<_>>().concat()),
         };
         let segment = match self.segment_for(first)? {
-            Some(segment) => {
-                segment.append(&bytes)?;
+            Some((segment, place)) => {
+                segment.append(&bytes, place)?;
                 segment
             }
             None => self.last.insert(LastSegment::start(&self.files, &first.header(), &bytes)?),
         };
-        let (name, length, end) = (segment.name, segment.length, segment.sealed_end);
+        let (name, length, end) = (segment.name, segment.length, segment.settled);
         self.segments.insert(name, length);
         self.last_batch = Some((name, end - newest.bytes.len() as u64, end));
         self.head = newest.head();
@@ -262,33 +261,30 @@ impl OpenLog {
         Ok(())
     }
 
-    /// The segment that a batch goes into; `None` where it starts a new one, the old one being closed by then.
-    fn segment_for(&mut self, batch: &Batch) -> Result<Option<&mut LastSegment>, Unstored> {
+    /// The segment that a batch goes into, and where; `None` where it starts a new one, the old one being closed by then.
+    fn segment_for(&mut self, batch: &Batch) -> Result<Option<(&mut LastSegment, u64)>, Unstored> {
         let Some(last) = self.last.as_ref() else { return Ok(None) };
-        if last.has_tail() || last.sealed_end == 0 {
-            let ours = last.sealed_end > 0 && last.name.epoch == batch.epoch && last.tail_starts(&batch.bytes)?;
-            if !ours {
-                warn!(segment = %last.name, "a batch came while an unsealed tail lies in its place");
-                return Err(Unstored::Refused(HostError::Refused));
-            }
-            return Ok(self.last.as_mut());
-        }
-        if last.closed {
+        if last.closed && !last.has_tail() {
             return Ok(None);
         }
-        let goes_on = last.name.epoch == batch.epoch
-            && last.sealed_end < self.settings.segment_size
-            && last.age() < self.settings.segment_age;
-        if !goes_on {
+        let same_epoch = last.name.epoch == batch.epoch;
+        let place = if last.closed { None } else { last.place_for(&batch.bytes)? };
+        let Some(place) = place.filter(|_| same_epoch || !last.has_tail()) else {
+            warn!(segment = %last.name, "a batch came while an unsealed tail lies in its place");
+            return Err(Unstored::Refused(HostError::Refused));
+        };
+        // A tail that is the batch's own beginning is finished where it lies, however long and old the segment is.
+        let has_room = last.settled < self.settings.segment_size && last.age() < self.settings.segment_age;
+        if !(last.has_tail() || same_epoch && has_room) {
             self.close()?;
             return Ok(None);
         }
-        Ok(self.last.as_mut())
+        Ok(self.last.as_mut().map(|last| (last, place)))
     }
 
     fn close(&mut self) -> Result<(), Unstored> {
         let Some(last) = &mut self.last else { return Ok(()) };
-        last.close(last.name.first, self.head.durable)?;
+        last.close(self.head.durable)?;
         self.segments.insert(last.name, last.length);
         info!(segment = %last.name, bytes = last.length, "closed a segment");
         Ok(())

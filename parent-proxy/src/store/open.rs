@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 use transcode_confidential::{audit::segment::SegmentName, ids::LeafHash, protocol::host::Durable};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     log::{JOIN_LIMIT, OpenLog},
     reserve::Reserve,
     scan::{Damage, Scanned, scan},
-    segment::{LastSegment, Unwritten},
+    segment::LastSegment,
 };
 use crate::config::StoreConfig;
 
@@ -52,16 +52,11 @@ pub(super) fn open(files: Files, settings: StoreConfig) -> io::Result<OpenLog> {
         None => None,
         Some((name, file, scanned)) => {
             make_durable(file.as_ref(), &scanned)?;
-            let mut segment = LastSegment::take_up(name, file, scanned.sealed_end, scanned.length, scanned.closed)?;
+            let mut segment = LastSegment::take_up(name, file, &scanned)?;
             if let Some(durable) = scanned.durable
-                && segment.has_tail()
-                && segment.tail_starts(&segment.footer(name.first, durable))?
+                && segment.complete_footer(durable)?
             {
-                info!(segment = %name, "completed a footer");
-                segment.close(name.first, durable).map_err(|unwritten| match unwritten {
-                    Unwritten::Full => io::ErrorKind::StorageFull.into(),
-                    Unwritten::Failed(error) => error,
-                })?;
+                info!(segment = %name, closed = segment.closed, "found half a footer");
                 segments.insert(name, segment.length);
             }
             Some(segment)
@@ -101,7 +96,7 @@ impl Found {
         }
         if before.is_some_and(|before| before.has_tail() || !before.closed) {
             self.damaged += 1;
-            error!(segment = %name, "the segment before this one does not end as a closed segment does");
+            warn!(segment = %name, "the segment before this one does not end as a closed segment does");
         }
         let Some(header) = scanned.header else { return };
         let follows = header.name() == name
@@ -113,7 +108,7 @@ impl Found {
             && (self.head.log.is_some() || header.first.0 > 0 || header.previous == LeafHash::ZERO);
         if !follows {
             self.damaged += 1;
-            error!(segment = %name, "a segment does not follow on the one before it, or belongs to another log");
+            warn!(segment = %name, "a segment does not follow on the one before it, or belongs to another log");
         }
         if let Some(durable) = scanned.durable {
             self.head = Head { log: Some(header.log_id), epoch: header.epoch, durable };
@@ -124,9 +119,8 @@ impl Found {
 
 /// Writes the end of the last segment again and syncs it. The tail is left as it is.
 fn make_durable(file: &dyn DiskFile, scanned: &Scanned) -> io::Result<()> {
-    let end = if scanned.closed { scanned.length } else { scanned.sealed_end };
-    let start = end.saturating_sub(REWRITTEN);
-    let mut bytes = vec![0; usize::try_from(end - start).unwrap_or_default()];
+    let start = scanned.settled.saturating_sub(REWRITTEN);
+    let mut bytes = vec![0; usize::try_from(scanned.settled - start).unwrap_or_default()];
     if read_full(file, &mut bytes, start)? < bytes.len() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

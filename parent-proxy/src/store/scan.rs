@@ -24,11 +24,13 @@ pub(super) struct Scanned {
     pub(super) length: u64,
     /// Where the last seal ends; 0 where there is none.
     pub(super) sealed_end: u64,
+    /// Where what is settled ends: behind the last seal, the checkpoints that follow right on it, and a footer.
+    pub(super) settled: u64,
     /// Where the batch of that seal starts.
     pub(super) batch_start: u64,
     /// What that seal says.
     pub(super) durable: Option<Durable>,
-    /// Whether a footer follows that seal and nothing follows the footer.
+    /// Whether a footer ends what is settled.
     pub(super) closed: bool,
     /// What ended the scan before the end of the file.
     pub(super) damage: Option<Damage>,
@@ -56,17 +58,18 @@ pub(super) enum Problem {
 }
 
 impl Scanned {
-    /// Bytes that no seal and no footer covers.
+    /// Whether bytes follow that are not settled.
     pub(super) const fn has_tail(&self) -> bool {
-        !self.closed && self.length > self.sealed_end
+        self.length > self.settled
     }
 }
 
 /// Reads a segment. `leaf` is told every sealed event, in order: position and leaf hash.
 pub(super) fn scan(file: &dyn DiskFile, leaf: &mut dyn FnMut(u64, LeafHash)) -> io::Result<Scanned> {
     let length = file.length()?;
-    let mut scanned =
-        Scanned { header: None, length, sealed_end: 0, batch_start: 0, durable: None, closed: false, damage: None };
+    let (sealed_end, settled, batch_start) = (0, 0, 0);
+    let (header, durable, closed, damage) = (None, None, false, None);
+    let mut scanned = Scanned { header, length, sealed_end, settled, batch_start, durable, closed, damage };
     let mut head = [0; SegmentHeader::LEN];
     if read_full(file, &mut head, 0)? < head.len() {
         scanned.damage = Some(Damage { offset: 0, problem: Problem::Record(DamageKind::Ends) });
@@ -114,8 +117,15 @@ impl Walk {
                     }
                     RecordKind::Seal if self.seal(&record.payload, buffer.offset(), leaf) => continue,
                     RecordKind::Seal => Problem::Seal,
-                    RecordKind::Footer if at == self.scanned.sealed_end && self.footer(&record.payload) => continue,
+                    RecordKind::Footer if at == self.scanned.settled && self.footer(&record.payload) => {
+                        self.scanned.settled = buffer.offset();
+                        continue;
+                    }
                     RecordKind::Footer => Problem::Seal,
+                    RecordKind::Checkpoint if at == self.scanned.settled => {
+                        self.scanned.settled = buffer.offset();
+                        continue;
+                    }
                     _ => continue,
                 },
                 Err(error) => error.kind.into(),
@@ -129,14 +139,13 @@ impl Walk {
                     // The end of the file: inside a record, behind a seal or footer, or behind records without a seal.
                     if !buffer.rest().is_empty() {
                         DamageKind::Ends.into()
-                    } else if at != self.start && !self.scanned.closed {
+                    } else if at != self.scanned.settled {
                         Problem::Unsealed
                     } else {
                         return Ok(());
                     }
                 }
             };
-            self.scanned.closed = false;
             self.scanned.damage = Some(Damage { offset: at, problem });
             return Ok(());
         }
@@ -158,6 +167,7 @@ impl Walk {
         self.size = seal.state.size;
         self.scanned.batch_start = self.start;
         self.scanned.sealed_end = end;
+        self.scanned.settled = end;
         self.scanned.durable = Some(Durable { size: seal.state.size, last: seal.state.last });
         self.start = end;
         true

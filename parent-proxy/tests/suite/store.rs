@@ -246,6 +246,58 @@ fn a_tail_that_is_the_start_of_the_batch_is_that_batch_half_written() {
 }
 
 #[test]
+fn a_checkpoint_behind_the_last_seal_is_settled_and_may_also_begin_the_batch_that_was_cut_off_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::new();
+    let (first, mut second) = (ledger.batch(2), ledger.batch(2));
+    append(&mut open(dir.path()).unwrap(), &first).unwrap();
+    let name: SegmentName = "00000000000000000000-0000000001.seg".parse().unwrap();
+    let path = dir.path().join(name.to_string());
+    let seal_end = std::fs::metadata(&path).unwrap().len();
+    let checkpoint = Record::new(RecordKind::Checkpoint, *b"a signed note");
+    let mut with_checkpoint = std::fs::read(&path).unwrap();
+    checkpoint.write_to(&mut with_checkpoint);
+    let settled = with_checkpoint.len() as u64;
+
+    // A tail behind the checkpoint is set aside there, and not before.
+    std::fs::write(&path, [&with_checkpoint[..], b"torn"].concat()).unwrap();
+    let mut store = open(dir.path()).unwrap();
+    assert_eq!(store.quarantine(name, seal_end), Err(HostError::Refused));
+    assert_eq!(store.quarantine(name, settled), Ok(()));
+    drop(store);
+    assert_eq!(std::fs::read(&path).unwrap(), with_checkpoint);
+
+    // A batch without it goes behind it; one that begins with it is written over it, so that it is there once.
+    for begins in [false, true] {
+        std::fs::write(&path, &with_checkpoint).unwrap();
+        let mut batch = second.clone();
+        if begins {
+            batch.records.insert(0, checkpoint.clone());
+        }
+        let length: usize = second.records.iter().map(Record::disk_len).sum();
+        let mut store = open(dir.path()).unwrap();
+        assert_eq!(append(&mut store, &batch), Ok(batch.after));
+        assert_eq!(append(&mut store, &batch), Ok(batch.after), "and once more");
+        drop(store);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), settled + length as u64, "{begins}");
+        assert_eq!(
+            append(&mut open(dir.path()).unwrap(), &batch).is_ok(),
+            begins,
+            "a batch is known by where it starts"
+        );
+    }
+    // The footer covers it.
+    second = ledger.batch(1);
+    append(&mut open(dir.path()).unwrap(), &second).unwrap();
+    let mut whole = std::fs::read(&path).unwrap();
+    checkpoint.write_to(&mut whole);
+    std::fs::write(&path, whole).unwrap();
+    ledger.next_epoch();
+    append(&mut open(dir.path()).unwrap(), &ledger.batch(1)).unwrap();
+    assert_eq!(oracle::check(&oracle::read(dir.path()), &ledger.public_key()).segments, 2);
+}
+
+#[test]
 fn a_half_written_footer_is_completed_and_a_whole_one_ends_the_segment() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::new();
