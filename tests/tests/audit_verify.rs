@@ -134,6 +134,67 @@ fn every_byte_flipped_with_its_check_sums_mended_is_tampering() {
 }
 
 #[test]
+fn a_record_of_another_kind_in_the_place_of_one_that_is_named_is_found() {
+    let setting = Setting::new();
+    let mut cases = 0;
+    for file in 0..setting.log.segments().len() {
+        let frames = frames(&setting.log.segments()[file].1);
+        for &(start, end, original) in &frames {
+            let last_seal = original == RecordKind::Seal as u8 && end == setting.log.segments()[file].1.len();
+            for kind in 0..=255_u8 {
+                let mut segments = setting.log.segments().to_vec();
+                if segments[file].1[start + 4] == kind {
+                    continue;
+                }
+                segments[file].1[start + 4] = kind;
+                mend(&mut segments[file].1, &frames);
+                let expected = match kind {
+                    // Without its seal the last batch is an unsealed tail, whatever records it has; the evidence knows more.
+                    2 | 5 | 6 | 8 if last_seal => Verdict::Truncated,
+                    1..=8 => Verdict::Tampered,
+                    _ => Verdict::Damaged,
+                };
+                let report = setting.verify(&segments, &setting.head());
+                assert_eq!(report.verdict, expected, "file {file}, record at {start}, kind {kind}");
+                cases += 1;
+            }
+        }
+    }
+    println!("{cases} changed kinds: all found");
+}
+
+#[test]
+fn a_gap_with_more_seals_behind_it_than_one_write_can_hold_is_damage() {
+    let mut setting = Setting::new();
+    for _ in 0..40 {
+        setting.log.batch(vec![used("film-1", 2); 3]);
+    }
+    let file = setting.log.segments().len() - 1;
+    let seals: Vec<usize> = frames(&setting.log.segments()[file].1)
+        .into_iter()
+        .filter(|(.., kind)| *kind == RecordKind::Seal as u8)
+        .map(|(_, end, _)| end)
+        .collect();
+    let (mut torn, mut damaged) = (0, 0);
+    for (n, &end) in seals.iter().enumerate().take(seals.len() - 1) {
+        let boundary = end.next_multiple_of(512);
+        if boundary - end < 5 || boundary >= setting.log.segments()[file].1.len() {
+            continue;
+        }
+        let mut segments = setting.log.segments().to_vec();
+        segments[file].1[end..boundary].fill(0);
+        let report = setting.verify(&segments, &[]);
+        // The first seal behind the gap may have been in it.
+        match (report.verdict, seals.len() - n - 1) {
+            (Verdict::Damaged, behind) if behind > 4 => damaged += 1,
+            (Verdict::Intact, behind) if behind <= 6 => torn += 1,
+            (verdict, behind) => panic!("{verdict} with {behind} seals behind the gap"),
+        }
+    }
+    assert!(torn > 0 && damaged > 20, "{torn} torn, {damaged} damaged");
+}
+
+#[test]
 fn every_frame_deleted_duplicated_or_swapped_is_found() {
     let setting = Setting::new();
     let evidence = setting.head();

@@ -1,5 +1,6 @@
 //! What each kind of event says to programs, beyond the fields that all events share.
 
+use super::segment::RecordKind;
 use crate::{
     attestation::Purpose,
     cbor::{CborError, MapReader, Reader, Writer},
@@ -8,7 +9,7 @@ use crate::{
 };
 
 /// Longest text in a body, in bytes.
-const TEXT_LIMIT: usize = 1024;
+pub(super) const TEXT_LIMIT: usize = 1024;
 /// Most keys that any body has.
 const KEY_LIMIT: usize = 16;
 
@@ -215,14 +216,26 @@ impl KeyOperation {
 }
 
 impl EventBody {
-    /// The digests of the records that must lie beside the entry, in their order.
-    pub fn attachments(&self) -> Vec<Digest> {
+    /// The records that must lie beside the entry, in their order: of which kind, and with which digest.
+    pub fn attachments(&self) -> Vec<(RecordKind, Digest)> {
         match self {
-            Self::EpochOpened(opened) => vec![opened.document, opened.log_key_record],
-            Self::KeyCreated { record, .. } => record.iter().copied().collect(),
-            Self::Attestation { purpose: Purpose::Head, document: Some(document), .. } => vec![*document],
-            Self::PolicyAdopted { document, .. } => vec![*document],
+            Self::EpochOpened(opened) => {
+                vec![(RecordKind::Attestation, opened.document), (RecordKind::WrappedKey, opened.log_key_record)]
+            }
+            Self::KeyCreated { record, .. } => record.iter().map(|record| (RecordKind::WrappedKey, *record)).collect(),
+            Self::Attestation { purpose: Purpose::Head, document: Some(document), .. } => {
+                vec![(RecordKind::Attestation, *document)]
+            }
+            Self::PolicyAdopted { document, .. } => vec![(RecordKind::Policy, *document)],
             _ => Vec::new(),
+        }
+    }
+
+    /// Whether every text is within what a reader accepts.
+    pub(super) fn is_within_limits(&self) -> bool {
+        match self {
+            Self::Attestation { reason: Some(text), .. } | Self::Refused { code: text, .. } => text.len() <= TEXT_LIMIT,
+            _ => true,
         }
     }
 

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::{
-    body::EventBody,
+    body::{self, EventBody},
     event::{AuditEvent, AuditEventType, AuditSeverity, EventDraft},
 };
 use crate::{
@@ -102,9 +102,12 @@ pub(super) fn encode(place: &Place, draft: &EventDraft) -> Result<Vec<u8>, LeafE
     put_name(&mut out, 10, "principal", draft.principal.as_deref())?;
     put_name(&mut out, 11, "content id", draft.content_id.as_deref())?;
     out.uint(12).text(&draft.details);
-    if let Some(body) = &draft.body {
+    if let Some(said) = &draft.body {
+        if !said.is_within_limits() {
+            return Err(LeafError::Text { field: "body", got: out.as_slice().len(), limit: body::TEXT_LIMIT });
+        }
         out.uint(13);
-        body.encode(&mut out);
+        said.encode(&mut out);
     }
     let leaf = out.into_bytes();
     if leaf.len() > LEAF_LIMIT { Err(LeafError::TooLong(leaf.len())) } else { Ok(leaf) }

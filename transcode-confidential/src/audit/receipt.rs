@@ -86,6 +86,9 @@ impl Receipt {
     /// # Errors
     /// [`ReceiptError::Encoding`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ReceiptError> {
+        if bytes.len() > Self::LIMIT {
+            return Err(CborError::TooLong.into());
+        }
         let mut reader = Reader::new(bytes);
         let mut map = reader.int_map(5)?;
         if map.required(0)?.uint()? != 1 {

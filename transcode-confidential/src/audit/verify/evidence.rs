@@ -97,6 +97,11 @@ impl EvidenceBook {
         self.by_size.is_empty()
     }
 
+    /// Whether there is evidence about this size.
+    pub(super) fn reaches(&self, size: u64) -> bool {
+        self.by_size.contains_key(&size)
+    }
+
     /// All evidence must speak of this log.
     pub(super) fn check_log(&self, log_id: LogId) -> Result<(), Contradiction> {
         match self.by_size.values().flatten().find(|evidence| evidence.log_id() != log_id) {

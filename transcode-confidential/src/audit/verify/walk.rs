@@ -9,7 +9,7 @@ use super::{
     tail::TornTail,
 };
 use crate::{
-    attestation::{ImagePolicy, ImageVerdict, PcrIndex, Purpose, TrustRoot},
+    attestation::{ImagePolicy, PcrIndex, Purpose, TrustRoot},
     audit::{
         AuditEvent, AuditEventType, Chain, EventBody, LogState, Seal,
         checkpoint::{Checkpoint, SignedNote, VerifierKey, epoch_key_name, log_verifier_key},
@@ -46,12 +46,15 @@ pub struct LogVerifier {
     log_key: Option<PublicKey>,
     epoch_keys: BTreeMap<Epoch, PublicKey>,
     epochs: Vec<EpochSummary>,
+    /// An epoch that was opened and not sealed yet, with its log key.
+    opening: Option<(PublicKey, EpochSummary)>,
     chain: Chain,
     sealed: Option<LogState>,
     sealed_chain: Chain,
     recent: RecentSeals,
     pending: Vec<SealedEvent>,
-    contradiction: Option<Contradiction>,
+    /// The state after those pending events that there is evidence about.
+    reached: Vec<LogState>,
     pending_bytes: usize,
     attachments: Vec<Record>,
     current: Option<Segment>,
@@ -99,12 +102,13 @@ impl LogVerifier {
             log_key: None,
             epoch_keys: BTreeMap::new(),
             epochs: Vec::new(),
+            opening: None,
             chain: Chain::new(),
             sealed: None,
             sealed_chain: Chain::new(),
             recent: RecentSeals::default(),
             pending: Vec::new(),
-            contradiction: None,
+            reached: Vec::new(),
             pending_bytes: 0,
             attachments: Vec::new(),
             current: None,
@@ -305,7 +309,7 @@ impl LogVerifier {
         self.chain.follow(&event).map_err(|error| tampered(error.to_string()))?;
         let attachments = std::mem::take(&mut self.attachments);
         let named = event.body.as_ref().map(EventBody::attachments).unwrap_or_default();
-        let found: Vec<Digest> = attachments.iter().map(|record| Digest::of(&record.payload)).collect();
+        let found: Vec<_> = attachments.iter().map(|record| (record.kind, Digest::of(&record.payload))).collect();
         if named != found {
             return Err(tampered("the records beside the event are not those that it names"));
         }
@@ -313,12 +317,8 @@ impl LogVerifier {
             return Err(tampered("an event of another epoch than its segment"));
         }
         self.check_epoch(&event, opens, &attachments)?;
-        if self.contradiction.is_none() {
-            let log_id = self.log_id.unwrap_or(LogId::new([0; 16]));
-            let keys = Keys { log_id, log_key: self.log_key, epochs: &self.epoch_keys };
-            let state = self.chain.state();
-            let held = self.evidence.check_event(&event).and_then(|()| self.evidence.check_state(&state, &keys));
-            self.contradiction = held.err();
+        if self.evidence.reaches(self.chain.size()) {
+            self.reached.push(self.chain.state());
         }
         self.pending.push(SealedEvent { event, attachments });
         Ok(())
@@ -327,6 +327,9 @@ impl LogVerifier {
     fn check_epoch(&mut self, event: &AuditEvent, opens: bool, attachments: &[Record]) -> Checked {
         match (&event.body, opens) {
             (Some(EventBody::EpochOpened(opened)), true) if event.event_type == AuditEventType::EnclaveCreated => {
+                if self.opening.is_some() {
+                    return Err(tampered("two epochs in one batch"));
+                }
                 let follows = self.epochs.last().map_or(Epoch(0), |last| last.epoch).next();
                 if follows != Some(event.epoch) {
                     return Err(tampered(format!("epoch {} does not follow on the epoch before", event.epoch)));
@@ -337,21 +340,21 @@ impl LogVerifier {
                 let document =
                     verify_opening(event, opened, attachments, (&self.root, &self.image)).map_err(tampered)?;
                 let pcr0 = PcrIndex::new(0).and_then(|index| document.pcrs().get(index));
-                self.log_key = Some(opened.log_key);
-                self.epoch_keys.insert(event.epoch, opened.epoch_key);
-                self.epochs.push(EpochSummary {
-                    epoch: event.epoch,
-                    first: event.sequence,
-                    events: 0,
-                    opened_at: event.time,
-                    enclave_id: document.module_id().to_owned(),
-                    image: EpochSummary::label(document.image()),
-                    pcr0: pcr0.map(ToString::to_string).unwrap_or_default(),
-                    document: document.digest(),
-                    epoch_key: opened.epoch_key,
-                    reattestations: 0,
-                });
-                debug_assert!(!matches!(document.image(), ImageVerdict::Expected { label } if label.is_empty()));
+                self.opening = Some((
+                    opened.log_key,
+                    EpochSummary {
+                        epoch: event.epoch,
+                        first: event.sequence,
+                        events: 0,
+                        opened_at: event.time,
+                        enclave_id: document.module_id().to_owned(),
+                        image: EpochSummary::label(document.image()),
+                        pcr0: pcr0.map(ToString::to_string).unwrap_or_default(),
+                        document: document.digest(),
+                        epoch_key: opened.epoch_key,
+                        reattestations: 0,
+                    },
+                ));
                 Ok(())
             }
             (Some(EventBody::EpochOpened(_)), _) | (_, true) => {
@@ -376,11 +379,27 @@ impl LogVerifier {
         if Some(seal.log_id) != self.log_id || seal.state != self.chain.state() {
             return Err(tampered("a seal over another state of the log"));
         }
-        let key = self.epoch_keys.get(&seal.state.epoch).ok_or_else(|| tampered("a seal of an unknown epoch"))?;
-        seal.verify(key).map_err(|_| tampered("a seal that the epoch's key did not sign"))?;
+        let opening = self.opening.as_ref().map(|(_, opening)| (opening.epoch, opening.epoch_key));
+        let key = match opening {
+            Some((epoch, key)) if epoch == seal.state.epoch => Some(key),
+            _ => self.epoch_keys.get(&seal.state.epoch).copied(),
+        };
+        let key = key.ok_or_else(|| tampered("a seal of an unknown epoch"))?;
+        seal.verify(&key).map_err(|_| tampered("a seal that the epoch's key did not sign"))?;
+        // What only an unsealed event says is not known of the log.
+        if let Some((log_key, opening)) = self.opening.take() {
+            self.log_key = Some(log_key);
+            self.epoch_keys.insert(opening.epoch, opening.epoch_key);
+            self.epochs.push(opening);
+        }
         // Only what is sealed can contradict evidence; anything else is tampering, or not there at all.
-        if let Some(contradiction) = self.contradiction.take() {
-            return Err(contradiction.into());
+        let log_id = seal.log_id;
+        let keys = Keys { log_id, log_key: self.log_key, epochs: &self.epoch_keys };
+        for sealed in &self.pending {
+            self.evidence.check_event(&sealed.event)?;
+        }
+        for state in self.reached.drain(..) {
+            self.evidence.check_state(&state, &keys)?;
         }
         if let Some(epoch) = self.epochs.last_mut() {
             epoch.events = seal.state.size - epoch.first.0;
