@@ -116,14 +116,19 @@ fn the_last_batch_is_acknowledged_again_only_byte_for_byte() {
     let mut ledger = Ledger::new();
     let mut store = open(dir.path()).unwrap();
     append(&mut store, &ledger.batch(2)).unwrap();
-    let last = ledger.batch(2);
+    let mut last = ledger.batch(2);
+    last.records.insert(0, Record::new(RecordKind::WrappedKey, [1; 10]));
     append(&mut store, &last).unwrap();
     let before = oracle::read(dir.path());
     assert_eq!(append(&mut store, &last), Ok(last.after));
+    // The same seal, with one record more, or with one that is another: the same end, other bytes.
+    let mut longer = last.clone();
+    longer.records.insert(0, Record::new(RecordKind::WrappedKey, [1; 10]));
     let mut other = last.clone();
-    // The same seal, and one record more in front of it: the same end, other bytes.
-    other.records.insert(0, Record::new(RecordKind::WrappedKey, [1; 10]));
-    assert_eq!(append(&mut store, &other), Err(HostError::OutOfOrder));
+    other.records[0].payload[9] = 2;
+    for bad in [longer, other] {
+        assert_eq!(append(&mut store, &bad), Err(HostError::OutOfOrder));
+    }
     drop(store);
     let mut store = open(dir.path()).unwrap();
     assert_eq!(append(&mut store, &last), Ok(last.after), "after reopening as well");
