@@ -179,12 +179,19 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
         documents: Arc::new(nsm.clone()),
         limits,
     })?;
-    match kms.generate_random(64).await {
-        Ok(random) => entropy.mix(&random),
-        // The role need not be allowed to: two other sources feed the pool.
-        Err(error) => tracing::warn!(%error, "KMS gave no randomness"),
-    }
-    let (log_key, record) = log_key::obtain(&kms, log_id, log_key_record).await?;
+    let from_kms = async {
+        match kms.generate_random(64).await {
+            Ok(random) => entropy.mix(&random),
+            // The role need not be allowed to: two other sources feed the pool.
+            Err(error) => tracing::warn!(%error, "KMS gave no randomness"),
+        }
+        log_key::obtain(&kms, log_id, log_key_record).await
+    };
+    let (log_key, record) = tokio::select! {
+        obtained = from_kms => obtained?,
+        // Nobody connects anew before the ledger is there, and what the parent says then might be another log.
+        () = link.closed() => return Err(HostFailure::Ended.into()),
+    };
     if state.is_some_and(|(_, known, _)| known != log_key.public_key()) {
         return Err(BootError::WrongLogKey);
     }

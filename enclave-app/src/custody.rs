@@ -10,14 +10,13 @@ mod usage;
 
 pub use error::CustodyError;
 pub use health::KmsCounters;
-pub use usage::{Ended, PendingUse, Purpose, UseGrant};
+pub use usage::{Ended, OpenUse, PendingUse, Purpose, UseGrant};
 
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio_util::task::TaskTracker;
 use transcode_confidential::{
     audit::Receipt,
     ids::{Epoch, KeyId, LogId},
@@ -46,8 +45,6 @@ pub struct Custody {
     pub epoch: Epoch,
     /// Policy of keys that are made without one.
     pub defaults: KeyRotationPolicy,
-    /// Ends of streams that are being recorded; a shutdown waits for them.
-    pub endings: TaskTracker,
     in_progress: Mutex<HashSet<KeyId>>,
 }
 
@@ -80,7 +77,6 @@ impl Custody {
             clock,
             epoch,
             defaults,
-            endings: TaskTracker::new(),
             in_progress: Mutex::new(HashSet::new()),
         }
     }

@@ -9,6 +9,7 @@ use transcode_confidential::{
         segment::{Record, RecordKind},
     },
     ids::{KeyId, Principal},
+    keys::KeyError,
     protocol::policy::{Operation, Policy, PolicyError, SignedPolicy},
     signature::PublicKey,
 };
@@ -22,6 +23,37 @@ pub struct Grants {
     current: watch::Sender<Option<Arc<Policy>>>,
     /// One adoption at a time: each is decided upon the version before.
     adopting: tokio::sync::Mutex<()>,
+}
+
+/// That a principal may do an operation with a key. It is asked anew in the critical section that decides upon the key, so
+/// a policy that takes the grant back leaves nobody in between.
+#[derive(Clone)]
+pub struct Permit {
+    grants: Arc<Grants>,
+    principal: Principal,
+    operation: Operation,
+    key: KeyId,
+}
+
+impl Permit {
+    /// Who may.
+    pub const fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// With which key.
+    pub const fn key(&self) -> &KeyId {
+        &self.key
+    }
+
+    /// Whether the policy in force still grants it.
+    ///
+    /// # Errors
+    /// [`KeyError::Unknown`]: what is not granted and what does not exist are not told apart.
+    pub fn check(&self) -> Result<(), KeyError> {
+        let holds = self.grants.allow(&self.principal, self.operation, Some(&self.key));
+        if holds { Ok(()) } else { Err(KeyError::Unknown) }
+    }
 }
 
 /// Why a policy is not in force.
@@ -47,6 +79,12 @@ impl Grants {
     /// Whether `principal` may do `operation` with `key`.
     pub fn allow(&self, principal: &Principal, operation: Operation, key: Option<&KeyId>) -> bool {
         self.current.borrow().as_ref().is_some_and(|policy| policy.allows(principal, operation, key))
+    }
+
+    /// A permit for what `principal` may do; none for what it may not.
+    pub fn permit(self: &Arc<Self>, principal: &Principal, operation: Operation, key: &KeyId) -> Option<Permit> {
+        let permit = Permit { grants: Arc::clone(self), principal: principal.clone(), operation, key: key.clone() };
+        permit.check().is_ok().then_some(permit)
     }
 
     /// Whether `principal` may know that `key` exists.

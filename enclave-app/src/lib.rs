@@ -166,9 +166,7 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
         return Err(ended.map_or(Fatal::Task, |result| result.map_or_else(Fatal::Ledger, |()| Fatal::Task)));
     }
     let _ = upkeep.await;
-    refusals.flush(&custody.ledger);
-    custody.endings.close();
-    let _ = tokio::time::timeout(SETTLE, custody.endings.wait()).await;
+    refusals.flush_all(&custody.ledger);
     custody.ledger.close();
     match tokio::time::timeout(SETTLE, writer).await {
         Ok(Ok(result)) => result.map_err(Fatal::Ledger),

@@ -47,8 +47,16 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// Runs until `shutdown`.
+    /// Runs until `shutdown`, which ends it also where it waits for the parent or the NSM: what it does is complete or has
+    /// not happened.
     pub async fn run(self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.look_after_everything() => {}
+        }
+    }
+
+    async fn look_after_everything(&self) {
         let every = |period| {
             let mut ticks = interval(period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -62,7 +70,6 @@ impl Upkeep {
         reattest.tick().await;
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return,
                 _ = sweep.tick() => self.custody.sweep(),
                 _ = reattest.tick() => self.reattest().await,
                 _ = policy.tick() => self.look_for_policy().await,

@@ -17,8 +17,7 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
-/// In every binary that contains mocks, so that a test can show that production binaries do not.
-pub const MARKER: &str = "transcode-confidential: this program contains mocks of NSM and KMS and must not be deployed";
+use crate::MARKER;
 
 /// Runs the whole system on this machine and explains each step.
 ///

@@ -1,4 +1,17 @@
-//! What tests and the demo put in the place of AWS and of time: mocks that run outside the enclave and never ship.
+//! What tests and the demo put in the place of AWS and of time, and the systems that they build from it. Mocks run outside
+//! the enclave and never ship.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`nsm`] | a hypervisor that launches enclaves under a root of its own |
+//! | [`kms`] | a KMS that verifies documents and evaluates policies as AWS does |
+//! | [`parent`] | a parent that does as it is told, also what no honest one does |
+//! | [`world`] | the whole system in one process |
+//! | [`demo`] | the whole system in processes of their own, with explanations |
+//! | [`log_maker`] | logs made without running an enclave |
+//! | [`segments`] | segment files as a vandal sees them |
+//! | [`disk`] | a disk that a test makes fail |
+//! | [`clock`] | a clock that a test moves |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,6 +22,13 @@
 
 pub mod clock;
 pub mod demo;
+pub mod disk;
 pub mod kms;
 pub mod log_maker;
 pub mod nsm;
+pub mod parent;
+pub mod segments;
+pub mod world;
+
+/// In every binary that contains mocks, so that a test can show that production binaries do not.
+pub const MARKER: &str = "transcode-confidential: this program contains mocks of NSM and KMS and must not be deployed";

@@ -8,12 +8,13 @@ use transcode_confidential::{
         AuditEventType, CreationReason, EventBody, EventDraft, KeyChange,
         segment::{Record, RecordKind},
     },
-    ids::{Digest, KeyId, KeyVersion, Principal},
+    ids::{Digest, KeyId, KeyVersion},
     keys::{KeyError, KeyRequest, KeyRotationPolicy, RotationNeed},
 };
 
 use super::{Changed, Custody, CustodyError};
 use crate::{
+    grants::Permit,
     keyring::WrappedRecord,
     kms::{DataKey, KmsError, WrapContext},
     ledger::{Entry, Recorded},
@@ -26,24 +27,25 @@ impl Custody {
     /// [`CustodyError`]; nothing was made then, as far as the caller may rely on.
     pub async fn generate(
         self: &Arc<Self>,
-        principal: &Principal,
-        id: &KeyId,
+        permit: &Permit,
         policy: KeyRotationPolicy,
     ) -> Result<Changed, CustodyError> {
+        let id = permit.key();
         let _single = self.begin(id).ok_or(CustodyError::InProgress)?;
         // A look ahead, so that a request that must fail costs no call to KMS.
         let _ = self.look_ahead(id, &KeyRequest::Generate { policy, record: None })?;
         let request = |record| KeyRequest::Generate { policy, record: Some(record) };
-        self.create(Some(principal), id, KeyVersion(1), request).await
+        self.create(Some(permit), id, KeyVersion(1), request).await
     }
 
-    /// Makes the next version of a key, after attesting ourselves where its policy requires that.
+    /// Makes the next version of a key, after attesting ourselves where its policy requires that. Without a permit it is we
+    /// who rotate, because it is due.
     ///
     /// # Errors
     /// [`CustodyError`]; the active version stays what it was, as far as the caller may rely on.
     pub async fn rotate(
         self: &Arc<Self>,
-        principal: Option<&Principal>,
+        permit: Option<&Permit>,
         id: &KeyId,
         expected: Option<KeyVersion>,
         reason: CreationReason,
@@ -57,7 +59,7 @@ impl Custody {
         }
         // Between the look and the decision the active version cannot change: this rotation is the only one under way.
         let request = |record| KeyRequest::Rotate { expected, reason, record: Some(record) };
-        self.create(principal, id, next, request).await
+        self.create(permit, id, next, request).await
     }
 
     /// Begins a rotation in the background where the key needs one and none is under way.
@@ -97,11 +99,13 @@ impl Custody {
     /// # Errors
     /// [`CustodyError::Key`] where there is nothing to end; [`CustodyError::AuditUnavailable`] where it took effect but is
     /// not known to be durable.
-    pub async fn revoke(&self, principal: &Principal, id: &KeyId) -> Result<Changed, CustodyError> {
+    pub async fn revoke(&self, permit: &Permit) -> Result<Changed, CustodyError> {
+        let id = permit.key();
         let recorded = self.ledger.decide_at_once(|keys, now| {
+            permit.check()?;
             let draft = keys.decide(id, &KeyRequest::Change(KeyChange::Revoked), now)?;
             self.keyring.revoke(id);
-            Ok(Entry::from(draft.principal(principal)))
+            Ok(Entry::from(draft.principal(permit.principal())))
         })?;
         self.changed(id, recorded).await
     }
@@ -115,7 +119,7 @@ impl Custody {
 
     async fn create(
         &self,
-        principal: Option<&Principal>,
+        permit: Option<&Permit>,
         id: &KeyId,
         version: KeyVersion,
         request: impl Fn(Digest) -> KeyRequest + Send,
@@ -130,9 +134,10 @@ impl Custody {
         let record = wrapped.to_bytes();
         let request = request(Digest::of(&record));
         let recorded = self.ledger.decide(|keys, now| {
+            permit.map_or(Ok(()), Permit::check)?;
             let draft = keys.decide(id, &request, now)?;
-            let draft = match principal {
-                Some(principal) => draft.principal(principal),
+            let draft = match permit {
+                Some(permit) => draft.principal(permit.principal()),
                 None => draft,
             };
             self.keyring.insert_material(id.clone(), version, wrapped, plaintext);

@@ -4,23 +4,24 @@ use std::sync::Arc;
 
 use transcode_confidential::{
     audit::{AuditEventType, EventBody, EventDraft, KeyOperation, Outcome, Receipt},
-    ids::{Digest, KeyId, KeyVersion, Principal, Sequence},
+    ids::{Digest, KeyId, KeyVersion, Sequence},
     keys::{KeyError, KeyRequest, RotationNeed},
     message::EncryptionContext,
 };
 
 use super::{Custody, CustodyError};
 use crate::{
+    grants::Permit,
     keyring::{KeyInUse, UnwrapError},
     kms::WrapContext,
     ledger::{Entry, Recorded},
 };
 
 /// What a use is about, for the record.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Purpose<'a> {
-    /// Who asks.
-    pub principal: &'a Principal,
+    /// Who asks, and for which key.
+    pub permit: &'a Permit,
     /// What for.
     pub operation: KeyOperation,
     /// The encryption context of the message.
@@ -37,8 +38,8 @@ pub struct UseGrant {
     pub receipt: Receipt,
     /// The material.
     pub key: KeyInUse,
-    /// Position of the `KeyUsed` event.
-    pub began: Sequence,
+    /// Records the end.
+    pub open: OpenUse,
 }
 
 /// A use that has been granted and has its place in the log, but is not durable yet: nothing may be released.
@@ -47,6 +48,30 @@ pub struct PendingUse {
     /// The version that it is a use of.
     pub version: KeyVersion,
     recorded: Recorded,
+    open: OpenUse,
+}
+
+/// A use that has begun. However it ends, that goes on the record when this is dropped.
+pub struct OpenUse {
+    custody: Arc<Custody>,
+    permit: Permit,
+    version: KeyVersion,
+    content_id: Option<String>,
+    /// How it ends, as far as it has come: given up, unless somebody says that it is complete.
+    pub ended: Ended,
+}
+
+impl OpenUse {
+    /// What lets it go on.
+    pub const fn permit(&self) -> &Permit {
+        &self.permit
+    }
+}
+
+impl Drop for OpenUse {
+    fn drop(&mut self) {
+        self.custody.end_use(&self.permit, self.version, self.content_id.as_deref(), &self.ended);
+    }
 }
 
 /// How a stream of content ended.
@@ -69,9 +94,9 @@ impl Custody {
     ///
     /// # Errors
     /// [`CustodyError`]. [`KeyError::RotationDue`] has begun the rotation that it waits for.
-    pub async fn begin_use(self: &Arc<Self>, id: &KeyId, purpose: &Purpose<'_>) -> Result<UseGrant, CustodyError> {
-        let pending = self.reserve_use(id, None, purpose).await?;
-        let key = self.material(id, pending.version).await?;
+    pub async fn begin_use(self: &Arc<Self>, purpose: &Purpose<'_>) -> Result<UseGrant, CustodyError> {
+        let pending = self.reserve_use(None, purpose).await?;
+        let key = self.material(purpose.permit.key(), pending.version).await?;
         self.confirm_use(pending, key).await
     }
 
@@ -81,31 +106,25 @@ impl Custody {
     /// [`CustodyError`].
     pub async fn reserve_use(
         self: &Arc<Self>,
-        id: &KeyId,
         version: Option<KeyVersion>,
         purpose: &Purpose<'_>,
     ) -> Result<PendingUse, CustodyError> {
+        let id = purpose.permit.key();
         if self.clock.has_drifted() {
             return Err(CustodyError::ClockDrifted);
         }
         let context = (!purpose.context.is_empty()).then(|| Digest::of(&purpose.context.serialize()));
         let request = KeyRequest::Use { operation: purpose.operation, version, context };
-        let granted = self.ledger.decide(|keys, now| {
-            let draft = keys.decide(id, &request, now)?.principal(purpose.principal);
-            Ok(Entry::from(match purpose.content_id {
-                Some(content_id) => draft.content(content_id),
-                None => draft,
-            }))
-        });
-        let recorded = match granted.await.map_err(CustodyError::from) {
-            Ok(recorded) => recorded,
-            Err(error) => {
-                if matches!(error, CustodyError::Key(KeyError::RotationDue)) {
-                    self.rotate_if_needed(id);
-                }
-                return Err(error);
-            }
+        // A refusal releases nothing, so it waits for nothing.
+        let refused = self.ledger.with_keys(|keys, now| keys.decide(id, &request, now).err());
+        let granted = match refused {
+            Some(error) => Err(error.into()),
+            None => self.place_use(&request, purpose).await,
         };
+        if matches!(granted, Err(CustodyError::Key(KeyError::RotationDue))) {
+            self.rotate_if_needed(id);
+        }
+        let recorded = granted?;
         let due = |keys: &transcode_confidential::keys::KeyTable, now| {
             keys.key(id).is_some_and(|key| key.rotation_need(now) >= RotationNeed::Due)
         };
@@ -113,7 +132,33 @@ impl Custody {
             self.rotate_if_needed(id);
         }
         let version = recorded.event.key_version.ok_or(KeyError::Unknown)?;
-        Ok(PendingUse { version, recorded })
+        let open = OpenUse {
+            custody: Arc::clone(self),
+            permit: purpose.permit.clone(),
+            version,
+            content_id: purpose.content_id.map(str::to_owned),
+            ended: Ended {
+                began: recorded.event.sequence,
+                outcome: Outcome::Aborted,
+                bytes_in: 0,
+                bytes_out: 0,
+                digest: None,
+            },
+        };
+        Ok(PendingUse { version, recorded, open })
+    }
+
+    async fn place_use(&self, request: &KeyRequest, purpose: &Purpose<'_>) -> Result<Recorded, CustodyError> {
+        let Purpose { permit, content_id, .. } = purpose;
+        let granted = self.ledger.decide(|keys, now| {
+            permit.check()?;
+            let draft = keys.decide(permit.key(), request, now)?.principal(permit.principal());
+            Ok(Entry::from(match content_id {
+                Some(content_id) => draft.content(*content_id),
+                None => draft,
+            }))
+        });
+        Ok(granted.await?)
     }
 
     /// Waits until a use is durable.
@@ -121,11 +166,12 @@ impl Custody {
     /// # Errors
     /// [`CustodyError::AuditUnavailable`].
     pub async fn confirm_use(&self, pending: PendingUse, key: KeyInUse) -> Result<UseGrant, CustodyError> {
-        let (event, receipt) = pending.recorded.persisted().await?;
+        let PendingUse { version, recorded, open } = pending;
+        let (_event, receipt) = recorded.persisted().await?;
         if key.revoked().is_cancelled() {
             return Err(KeyError::Revoked.into());
         }
-        Ok(UseGrant { version: pending.version, receipt, key, began: event.sequence })
+        Ok(UseGrant { version, receipt, key, open })
     }
 
     /// Material of a version that is not revoked. Releases nothing by itself.
@@ -157,22 +203,16 @@ impl Custody {
         }
     }
 
-    /// Records how a stream ended. Nobody waits for it: everything was released under the `KeyUsed` event.
-    pub async fn end_use(
-        &self,
-        id: &KeyId,
-        version: KeyVersion,
-        principal: &Principal,
-        content_id: Option<&str>,
-        ended: Ended,
-    ) {
+    /// Records how a stream ended. Nobody waits for it: everything was released under the `KeyUsed` event, and there are no
+    /// more such ends than there were those.
+    fn end_use(&self, permit: &Permit, version: KeyVersion, content_id: Option<&str>, ended: &Ended) {
         let details = match ended.outcome {
             Outcome::Complete => "content processed",
             _ => "content given up part of the way",
         };
         let draft = EventDraft::new(AuditEventType::ContentProcessed, details)
-            .key(id, Some(version))
-            .principal(principal)
+            .key(permit.key(), Some(version))
+            .principal(permit.principal())
             .body(EventBody::Processed {
                 began: Some(ended.began),
                 outcome: ended.outcome,
@@ -184,8 +224,8 @@ impl Custody {
             Some(content_id) => draft.content(content_id),
             None => draft,
         };
-        if self.ledger.record(draft.into()).await.is_err() {
-            tracing::warn!(key = %id, "the end of a stream could not be recorded");
+        if let Err(error) = self.ledger.decide_at_once(|_, _| Ok(draft.into())) {
+            tracing::warn!(key = %permit.key(), %error, "the end of a stream could not be recorded");
         }
     }
 }

@@ -80,10 +80,19 @@ impl RefusalMeter {
 
     /// Turns what was counted for an interval into events. Call it every few seconds.
     pub fn flush(&self, ledger: &Ledger) {
+        self.flush_older_than(INTERVAL, ledger);
+    }
+
+    /// Turns all that was counted into events, at the end.
+    pub fn flush_all(&self, ledger: &Ledger) {
+        self.flush_older_than(Duration::ZERO, ledger);
+    }
+
+    fn flush_older_than(&self, age: Duration, ledger: &Ledger) {
         let now = Instant::now();
         let mut due = Vec::new();
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner).retain(|(principal, code), bucket| {
-            if now.duration_since(bucket.since) < INTERVAL {
+            if now.duration_since(bucket.since) < age {
                 return true;
             }
             if bucket.counted > 0 {

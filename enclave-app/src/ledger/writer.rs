@@ -1,7 +1,10 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
     audit::{
@@ -27,6 +30,8 @@ const WINDOW: usize = 4;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How long one attempt to connect may take.
 const CONNECT: Duration = Duration::from_secs(3);
+/// How long the parent may take to persist a batch before the connection is given up and the batch sent over another one.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where the log is kept: the parent, over a session that survives reconnections.
 #[derive(Debug, Clone)]
@@ -57,7 +62,7 @@ pub struct LedgerWriter {
     links: watch::Sender<Option<Arc<HostLink>>>,
     acknowledged: Durable,
     in_flight: VecDeque<Flight>,
-    /// Pause before the next attempt to connect; grows until something is acknowledged again.
+    /// Before the next attempt to connect; grows until something is acknowledged.
     pause: Duration,
 }
 
@@ -112,7 +117,11 @@ impl LedgerWriter {
             }
             self.set_open(false);
             self.reconnect().await?;
-            self.set_open(true);
+            // With something in flight it opens when the first of it is acknowledged: a parent that is back, but whose disk is
+            // still full, is not back.
+            if self.in_flight.is_empty() {
+                self.set_open(true);
+            }
         }
     }
 
@@ -125,7 +134,11 @@ impl LedgerWriter {
                 Err(_) => return Interrupted::Connection,
             }
         }
+        let mut patience = Instant::now() + ANSWER_PATIENCE;
         loop {
+            if self.in_flight.is_empty() {
+                patience = Instant::now() + ANSWER_PATIENCE;
+            }
             while self.in_flight.len() < WINDOW
                 && let Some(batch) = self.next_batch()
             {
@@ -141,13 +154,21 @@ impl LedgerWriter {
             tokio::select! {
                 biased;
                 answer = first(&mut answers) => match answer {
-                    Some(Reply::Appended(durable)) if self.acknowledge(durable) => { answers.pop_front(); }
+                    Some(Reply::Appended(durable)) if self.acknowledge(durable) => {
+                        answers.pop_front();
+                        patience = Instant::now() + ANSWER_PATIENCE;
+                        self.set_open(true);
+                    }
                     Some(Reply::Failed(error)) => {
-                        tracing::error!(%error, "the parent did not persist a batch; it will be sent again");
+                        tracing::warn!(%error, "the parent did not persist a batch; it will be sent again");
                         return Interrupted::Connection;
                     }
                     _ => return Interrupted::Connection,
                 },
+                () = sleep_until(patience), if !self.in_flight.is_empty() => {
+                    tracing::warn!("the parent does not say that a batch is durable; it will be sent again");
+                    return Interrupted::Connection;
+                }
                 () = link.closed() => return Interrupted::Connection,
                 () = self.ledger.0.wake.notified(), if self.in_flight.len() < WINDOW => {}
             }
@@ -216,7 +237,10 @@ impl LedgerWriter {
 
     /// The parent must have what it acknowledged, and beyond that nothing but what is in flight.
     fn reconcile(&mut self, welcome: &Welcome) -> Result<(), LedgerFatal> {
-        let Some((log_id, durable)) = welcome.durable else { return Err(LedgerFatal::StoreWentBack) };
+        let Some((log_id, durable)) = welcome.durable else {
+            // A store in which nothing was ever durable is still empty where nothing was ever acknowledged.
+            return if self.acknowledged.size == 0 { Ok(()) } else { Err(LedgerFatal::StoreWentBack) };
+        };
         if log_id != self.ledger.log_id() {
             return Err(LedgerFatal::StoreWentBack);
         }

@@ -12,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::StreamExt;
 use transcode_confidential::{
     audit::{KeyOperation, NAME_LIMIT},
-    ids::{KeyId, KeyVersion, Principal},
+    ids::{KeyVersion, Principal},
     keys::KeyRequest,
     message::{EncryptionContext, Encryptor, FrameLength, HeaderReader, ParsedHeader, WrappingKey},
     protocol::{
@@ -27,7 +27,10 @@ use super::{
     keys::{authorize, key_id},
     transfer::{Ciphering, Incoming, Transfer},
 };
-use crate::custody::{Purpose, UseGrant};
+use crate::{
+    custody::{Purpose, UseGrant},
+    grants::Permit,
+};
 
 type App = State<Arc<Service>>;
 
@@ -39,22 +42,22 @@ pub(super) async fn encrypt(
     body: Body,
 ) -> Result<Response, Failure> {
     let id = key_id(&id)?;
-    authorize(&service, &principal, Operation::Encrypt, &id)?;
+    let permit = authorize(&service, &principal, Operation::Encrypt, &id)?;
     let context = context_of(&headers)?.unwrap_or_default();
     let content_id = content_id_of(&headers)?;
     let purpose = Purpose {
-        principal: &principal,
+        permit: &permit,
         operation: KeyOperation::Encrypt,
         context: &context,
         content_id: content_id.as_deref(),
     };
-    let granted = service.custody.begin_use(&id, &purpose).await?;
+    let granted = service.custody.begin_use(&purpose).await?;
     let wrapping = WrappingKey { key_id: &id, version: granted.version, material: granted.key.material() };
     let mut head = Vec::new();
     let encryptor = Encryptor::begin(&wrapping, &context, FrameLength::DEFAULT, &*service.entropy, &mut head)?;
     let incoming = Incoming::new(body.into_data_stream());
     let ciphering = Ciphering::Encrypt(Box::new(encryptor));
-    Ok(respond(&service, (principal, id, content_id, Operation::Encrypt), granted, None, (incoming, ciphering, head)))
+    Ok(respond(&service, granted, None, (incoming, ciphering, head)))
 }
 
 pub(super) async fn decrypt(
@@ -67,7 +70,8 @@ pub(super) async fn decrypt(
     let content_id = content_id_of(&headers)?;
     let mut incoming = Incoming::new(body.into_data_stream());
     let header = read_header(&mut incoming).await?;
-    let (id, version) = our_key(&service, &principal, &header)?;
+    let (permit, version) = our_key(&service, &principal, &header)?;
+    let id = permit.key().clone();
     if let Some(expected) = expected {
         header.require_context(&expected)?;
     }
@@ -78,16 +82,15 @@ pub(super) async fn decrypt(
     let key = custody.material(&id, version).await?;
     let decryptor = header.unwrap(&WrappingKey { key_id: &id, version, material: key.material() })?;
     let purpose = Purpose {
-        principal: &principal,
+        permit: &permit,
         operation: KeyOperation::Decrypt,
         context: &context,
         content_id: content_id.as_deref(),
     };
-    let pending = custody.reserve_use(&id, Some(version), &purpose).await?;
+    let pending = custody.reserve_use(Some(version), &purpose).await?;
     let granted = custody.confirm_use(pending, key).await?;
     let ciphering = Ciphering::Decrypt(Box::new(decryptor));
-    let who = (principal, id, content_id, Operation::Decrypt);
-    Ok(respond(&service, who, granted, Some(&context), (incoming, ciphering, Vec::new())))
+    Ok(respond(&service, granted, Some(&context), (incoming, ciphering, Vec::new())))
 }
 
 /// Reads the header of a message; what follows it stays in `incoming`.
@@ -107,32 +110,31 @@ async fn read_header(incoming: &mut Incoming) -> Result<ParsedHeader, Failure> {
 }
 
 /// The first of the message's data keys that is wrapped under a key that the caller may decrypt with.
-fn our_key(service: &Service, principal: &Principal, header: &ParsedHeader) -> Result<(KeyId, KeyVersion), Failure> {
-    let granted = header.wrapped_data_keys().find(|wrapped| {
+fn our_key(service: &Service, principal: &Principal, header: &ParsedHeader) -> Result<(Permit, KeyVersion), Failure> {
+    let mut granted = header.wrapped_data_keys().filter_map(|wrapped| {
         let exists = service.custody.ledger.with_keys(|keys, _| keys.key(wrapped.key_id()).is_some());
-        exists && authorize(service, principal, Operation::Decrypt, wrapped.key_id()).is_ok()
+        let permit = authorize(service, principal, Operation::Decrypt, wrapped.key_id()).ok();
+        permit.filter(|_| exists).map(|permit| (permit, wrapped.version()))
     });
-    granted.map(|wrapped| (wrapped.key_id().clone(), wrapped.version())).ok_or_else(Failure::denied)
+    granted.next().ok_or_else(Failure::denied)
 }
 
 fn respond(
     service: &Arc<Service>,
-    (principal, id, content_id, operation): (Principal, KeyId, Option<String>, Operation),
     granted: UseGrant,
     context: Option<&EncryptionContext>,
     (incoming, ciphering, head): (Incoming, Ciphering, Vec<u8>),
 ) -> Response {
     let mut response = [
         (CONTENT_TYPE.as_str(), OCTETS.to_owned()),
-        (KEY_HEADER, format!("{id}#{}", granted.version)),
+        (KEY_HEADER, format!("{}#{}", granted.open.permit().key(), granted.version)),
         (RECEIPT_HEADER, ReceiptText(granted.receipt.clone()).to_string()),
     ]
     .into_response();
     if let Some(context) = context.and_then(|context| context_header(context).parse().ok()) {
         response.headers_mut().insert(CONTEXT_HEADER, context);
     }
-    let transfer =
-        Transfer::new(Arc::clone(service), (principal, id, content_id, operation), granted, incoming, ciphering, head);
+    let transfer = Transfer::new(Arc::clone(service), granted, incoming, ciphering, head);
     *response.body_mut() = Body::from_stream(transfer.into_stream().fuse());
     response
 }

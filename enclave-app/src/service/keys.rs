@@ -20,7 +20,7 @@ use transcode_confidential::{
 };
 
 use super::{Caller, Failure, Service, evidence::bounded};
-use crate::custody::Changed;
+use crate::{custody::Changed, grants::Permit};
 
 type App = State<Arc<Service>>;
 
@@ -30,14 +30,14 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<(StatusCode, Json<KeyChanged>), Failure> {
     let wanted: CreateKey = json(body).await?;
-    authorize(&service, &principal, Operation::Generate, &wanted.id)?;
+    let permit = authorize(&service, &principal, Operation::Generate, &wanted.id)?;
     let defaults = service.custody.defaults;
     let policy = KeyRotationPolicy {
         max_age_secs: wanted.max_age_secs.unwrap_or(defaults.max_age_secs),
         max_uses: wanted.max_uses.unwrap_or(defaults.max_uses),
         require_attestation: wanted.require_attestation.unwrap_or(defaults.require_attestation),
     };
-    let made = service.custody.generate(&principal, &wanted.id, policy).await?;
+    let made = service.custody.generate(&permit, policy).await?;
     Ok((StatusCode::CREATED, changed(made)))
 }
 
@@ -65,9 +65,9 @@ pub(super) async fn rotate(
     body: Body,
 ) -> Result<Json<KeyChanged>, Failure> {
     let id = key_id(&id)?;
-    authorize(&service, &principal, Operation::Rotate, &id)?;
+    let permit = authorize(&service, &principal, Operation::Rotate, &id)?;
     let RotateKey { expected_version } = json(body).await?;
-    let rotated = service.custody.rotate(Some(&principal), &id, expected_version, CreationReason::Manual).await?;
+    let rotated = service.custody.rotate(Some(&permit), &id, expected_version, CreationReason::Manual).await?;
     Ok(changed(rotated))
 }
 
@@ -77,8 +77,8 @@ pub(super) async fn revoke(
     Path(id): Path<String>,
 ) -> Result<Json<KeyChanged>, Failure> {
     let id = key_id(&id)?;
-    authorize(&service, &principal, Operation::Revoke, &id)?;
-    Ok(changed(service.custody.revoke(&principal, &id).await?))
+    let permit = authorize(&service, &principal, Operation::Revoke, &id)?;
+    Ok(changed(service.custody.revoke(&permit).await?))
 }
 
 /// Lets through what is granted; refuses everything else in the same words.
@@ -87,8 +87,8 @@ pub(super) fn authorize(
     principal: &Principal,
     operation: Operation,
     key: &KeyId,
-) -> Result<(), Failure> {
-    if service.grants.allow(principal, operation, Some(key)) { Ok(()) } else { Err(Failure::denied()) }
+) -> Result<Permit, Failure> {
+    service.grants.permit(principal, operation, key).ok_or_else(Failure::denied)
 }
 
 pub(super) fn key_id(text: &str) -> Result<KeyId, Failure> {

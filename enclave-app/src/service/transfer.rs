@@ -6,13 +6,15 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use transcode_confidential::{
     audit::Outcome,
-    ids::{Digest, KeyId, Principal},
+    ids::Digest,
     message::{Decryptor, Encryptor, MessageError},
-    protocol::policy::Operation,
 };
 
 use super::Service;
-use crate::custody::{Ended, UseGrant};
+use crate::{
+    custody::{OpenUse, UseGrant},
+    keyring::KeyInUse,
+};
 
 /// How long a caller may take to send the next piece of its body.
 const IDLE: Duration = Duration::from_secs(30);
@@ -91,8 +93,6 @@ impl Ciphering {
 pub(super) struct Transfer {
     incoming: Incoming,
     ciphering: Option<Ciphering>,
-    granted: UseGrant,
-    policy_version: u64,
     head: Vec<u8>,
     tally: Tally,
 }
@@ -100,17 +100,15 @@ pub(super) struct Transfer {
 impl Transfer {
     pub(super) fn new(
         service: Arc<Service>,
-        (principal, id, content_id, operation): (Principal, KeyId, Option<String>, Operation),
         granted: UseGrant,
         incoming: Incoming,
         ciphering: Ciphering,
         head: Vec<u8>,
     ) -> Self {
-        let policy_version = service.grants.version();
-        let (version, began) = (granted.version, granted.began);
-        let ended = Ended { began, outcome: Outcome::Aborted, bytes_in: 0, bytes_out: 0, digest: None };
-        let tally = Tally { service, principal, id, content_id, operation, version, ended, hash: Sha256::new() };
-        Self { incoming, ciphering: Some(ciphering), granted, policy_version, head, tally }
+        let UseGrant { key, open, .. } = granted;
+        // No policy has version 0, so the permit is asked again before the first piece.
+        let tally = Tally { service, policy_version: 0, key, open, hash: Sha256::new() };
+        Self { incoming, ciphering: Some(ciphering), head, tally }
     }
 
     /// The response body. Nothing comes out of it that was not authenticated, or made, under the recorded use.
@@ -134,17 +132,17 @@ impl Transfer {
             if !out.is_empty() {
                 break;
             }
-            self.tally.check(&self.granted, &mut self.policy_version)?;
+            self.tally.check()?;
             match self.incoming.next().await? {
                 Some(piece) => {
-                    self.tally.ended.bytes_in += piece.len() as u64;
+                    self.tally.open.ended.bytes_in += piece.len() as u64;
                     ciphering.push(&piece, &mut out)?;
                 }
                 None => {
                     if let Some(ciphering) = self.ciphering.take() {
                         ciphering.finish(&mut out)?;
                     }
-                    self.tally.ended.outcome = Outcome::Complete;
+                    self.tally.open.ended.outcome = Outcome::Complete;
                 }
             }
         }
@@ -153,52 +151,37 @@ impl Transfer {
     }
 }
 
-/// Counts what is released, and records the end when it is dropped.
+/// Counts what is released, for the record of the end.
 struct Tally {
     service: Arc<Service>,
-    principal: Principal,
-    id: KeyId,
-    content_id: Option<String>,
-    operation: Operation,
-    version: transcode_confidential::ids::KeyVersion,
-    ended: Ended,
+    policy_version: u64,
+    key: KeyInUse,
+    open: OpenUse,
     hash: Sha256,
 }
 
 impl Tally {
     /// A revocation, or a policy that takes the grant back, ends a stream between two pieces.
-    fn check(&self, granted: &UseGrant, policy_version: &mut u64) -> Result<(), TransferError> {
-        if granted.key.revoked().is_cancelled() {
+    fn check(&mut self) -> Result<(), TransferError> {
+        if self.key.revoked().is_cancelled() {
             return Err(TransferError::Revoked);
         }
         let version = self.service.grants.version();
-        if version != *policy_version {
-            if !self.service.grants.allow(&self.principal, self.operation, Some(&self.id)) {
-                return Err(TransferError::Denied);
-            }
-            *policy_version = version;
+        if version != self.policy_version {
+            self.open.permit().check().map_err(|_| TransferError::Denied)?;
+            self.policy_version = version;
         }
         Ok(())
     }
 
     fn released(&mut self, bytes: &[u8]) {
         self.hash.update(bytes);
-        self.ended.bytes_out += bytes.len() as u64;
+        self.open.ended.bytes_out += bytes.len() as u64;
     }
 }
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        let digest = Digest::new(std::mem::take(&mut self.hash).finalize().into());
-        let ended = Ended { digest: Some(digest), ..self.ended.clone() };
-        let (custody, id, version) = (Arc::clone(&self.service.custody), self.id.clone(), self.version);
-        let (principal, content_id) = (self.principal.clone(), self.content_id.clone());
-        let endings = custody.endings.clone();
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let recording = async move {
-                custody.end_use(&id, version, &principal, content_id.as_deref(), ended).await;
-            };
-            endings.spawn_on(recording, &runtime);
-        }
+        self.open.ended.digest = Some(Digest::new(std::mem::take(&mut self.hash).finalize().into()));
     }
 }

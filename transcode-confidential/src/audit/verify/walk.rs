@@ -71,6 +71,8 @@ struct Segment {
     /// Offset behind the last seal, checkpoint or footer: what lies before it is settled.
     settled: u64,
     unsettled_records: u64,
+    /// Offset of the record that is being checked.
+    checking: Option<u64>,
     footer: bool,
     torn: Option<(TornTail, String)>,
 }
@@ -224,6 +226,9 @@ impl LogVerifier {
         }
         while let Some(record) = self.next_record()? {
             self.record(record, sink)?;
+            if let Some(segment) = &mut self.current {
+                segment.checking = None;
+            }
         }
         Ok(())
     }
@@ -234,8 +239,12 @@ impl LogVerifier {
         if segment.torn.is_some() {
             return Ok(None);
         }
+        let offset = segment.records.offset();
         match segment.records.next_record() {
-            Ok(record) => Ok(record),
+            Ok(record) => {
+                segment.checking = record.is_some().then_some(offset);
+                Ok(record)
+            }
             Err(error) => {
                 let tail = TornTail::new(error.offset, segment.records.rest());
                 segment.torn = Some((tail, error.to_string()));
@@ -513,6 +522,7 @@ impl Segment {
             content: Sha256::new(),
             settled: SegmentHeader::LEN as u64,
             unsettled_records: 0,
+            checking: None,
             footer: false,
             torn: None,
         }
@@ -550,8 +560,8 @@ impl Segment {
         }
     }
 
-    /// Where reading stopped.
+    /// Where reading stopped: at the record that is wrong, or at the first byte that is missing or cannot be read.
     fn place(&self) -> u64 {
-        if self.header.is_some() { self.records.offset() } else { 0 }
+        if self.header.is_some() { self.checking.unwrap_or(self.records.offset()) } else { 0 }
     }
 }

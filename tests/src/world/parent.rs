@@ -1,0 +1,45 @@
+use std::sync::Arc;
+
+use parent_proxy::{Dependencies, Proxy, config::Config};
+use tokio_util::sync::CancellationToken;
+
+use super::island::Island;
+use crate::{disk::FaultyDisk, parent::ScriptedParent};
+
+/// The parent of a world's enclaves.
+#[allow(clippy::large_enum_variant, reason = "there is one of them")]
+pub(super) enum Parent {
+    /// The real proxy.
+    Proxy(RunningProxy),
+    /// One that does as it is told.
+    Scripted(ScriptedParent),
+    /// None at the moment.
+    Gone,
+}
+
+pub(super) struct RunningProxy {
+    island: Island,
+    proxy: Proxy,
+    shutdown: CancellationToken,
+}
+
+impl RunningProxy {
+    pub(super) async fn start(config: &str, disk: FaultyDisk) -> Self {
+        let config = Config::parse(config, "world").expect("a good configuration");
+        let dependencies = Dependencies { disk: Arc::new(disk), ..Dependencies::system() };
+        let (island, shutdown) = (Island::new("proxy"), CancellationToken::new());
+        let started = island.spawn(parent_proxy::start(config, dependencies, shutdown.clone()));
+        let proxy = started.await.expect("no panic").expect("the proxy starts");
+        Self { island, proxy, shutdown }
+    }
+
+    pub(super) async fn stop(self) {
+        self.shutdown.cancel();
+        self.proxy.drained().await;
+        self.island.kill().await;
+    }
+
+    pub(super) async fn kill(self) {
+        self.island.kill().await;
+    }
+}

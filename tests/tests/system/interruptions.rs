@@ -1,0 +1,68 @@
+//! The connection to the parent breaks at every single request, before or after the request had its effect.
+
+use std::time::Duration;
+
+use client::ClientError;
+use testkit::{
+    parent::{Cut, CutWhen},
+    world::{Plan, World},
+};
+use transcode_confidential::protocol::api::ErrorCode;
+
+/// Boots, where need be again: a boot during which the connection broke may fail, and must leave nothing that is in the way.
+async fn boot(world: &mut World) {
+    let image = world.image().clone();
+    for _ in 0..3 {
+        match world.launch(&image).await {
+            Ok(()) => return,
+            Err(fatal) => assert!(matches!(fatal, enclave_app::Fatal::Boot(_)), "{fatal}"),
+        }
+    }
+    panic!("it does not boot");
+}
+
+/// What is asked is done, at the first or at the second attempt; a change that happened at the first says so at the second.
+async fn insist<T, F: Future<Output = Result<T, ClientError>>>(ask: impl Fn() -> F) {
+    for _ in 0..10 {
+        match ask().await {
+            Ok(_) => return,
+            Err(error) => match error.answer().map(|answer| answer.code) {
+                Some(ErrorCode::AuditUnavailable | ErrorCode::KmsUnavailable) => {}
+                // The first policy was on its way when the connection broke; the enclave asks again in a second.
+                Some(ErrorCode::Denied) => tokio::time::sleep(Duration::from_millis(300)).await,
+                Some(ErrorCode::Conflict | ErrorCode::Revoked) => return,
+                _ => panic!("{error}"),
+            },
+        }
+    }
+    panic!("it is never done");
+}
+
+async fn a_life(cut: Option<Cut>) -> usize {
+    let mut plan = Plan::scripted();
+    plan.limits.audit_wait_ms = 2000;
+    let mut world = World::without_enclave(plan).await;
+    world.scripted().script(|script| script.cut = cut);
+    boot(&mut world).await;
+    let operator = world.operator();
+    insist(|| operator.generate("content-key-1")).await;
+    insist(|| operator.encrypt("content-key-1", b"frame")).await;
+    insist(|| operator.rotate("content-key-1")).await;
+    world.kill_enclave().await;
+    boot(&mut world).await;
+    insist(|| operator.encrypt("content-key-1", b"frame")).await;
+    insist(|| operator.revoke("content-key-1")).await;
+    assert!(world.check().intact().key("content-key-1").active().is_none());
+    world.scripted().requests().len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_breaks_at_any_request_costs_nothing_that_was_acknowledged() {
+    let requests = a_life(None).await;
+    assert!(requests > 15, "{requests}");
+    for request in 1..=requests as u64 {
+        for when in [CutWhen::Before, CutWhen::After] {
+            a_life(Some(Cut { request, when })).await;
+        }
+    }
+}

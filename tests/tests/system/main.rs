@@ -1,0 +1,19 @@
+//! The whole system: enclave, parent, KMS and clients together, on good days and bad ones.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails should fail loudly"
+)]
+
+mod allowances;
+mod answers;
+mod images;
+mod interruptions;
+mod kms;
+mod outages;
+mod policies;
+mod restarts;
+mod streams;
+mod tampering;
