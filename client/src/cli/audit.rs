@@ -1,6 +1,7 @@
 //! `confidential audit`: a stored log, verified and read offline.
 
 mod event;
+mod export;
 mod list;
 mod stats;
 mod stored;
@@ -27,6 +28,7 @@ pub(super) fn run(verb: AuditVerb, global: &Global, environment: &Environment) -
         AuditVerb::List(list) => list::list(&list, global, environment),
         AuditVerb::Show { query, event } => list::show(&query, event, global, environment),
         AuditVerb::Stats { query, filter } => stats::stats(&query, &filter, global, environment),
+        AuditVerb::Export(export) => export::export(&export, global, environment),
         AuditVerb::Checkpoint { output } => fetch_checkpoint(output.as_deref(), global, environment),
     }
 }

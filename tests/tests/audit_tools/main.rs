@@ -8,4 +8,5 @@
 )]
 
 mod desk;
+mod export;
 mod query;

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use transcode_confidential::{
     audit::{AuditEvent, AuditEventType, AuditSeverity},
     ids::{Epoch, Sequence},
@@ -28,6 +28,8 @@ pub(in crate::cli) enum AuditVerb {
         #[command(flatten)]
         filter: Filter,
     },
+    /// Write the events of a log that verifies for other tools
+    Export(ExportArgs),
     /// Fetch the enclave's newest checkpoint, verified, to keep where the operator cannot change it
     Checkpoint {
         /// The file to write [default: standard output]
@@ -71,6 +73,30 @@ pub(in crate::cli) struct ListArgs {
     /// List the last of them rather than the first
     #[arg(long)]
     pub(in crate::cli) last: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ExportArgs {
+    #[command(flatten)]
+    pub(in crate::cli) query: QueryArgs,
+    /// How they are written
+    #[arg(long)]
+    pub(in crate::cli) format: ExportFormat,
+    /// The file to write [default: standard output]
+    #[arg(short, long, value_name = "OUT")]
+    pub(in crate::cli) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) filter: Filter,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum ExportFormat {
+    /// One JSON object a line, with the leaf of each event
+    Jsonl,
+    /// A table for spreadsheets; no cell of it is a formula
+    Csv,
+    /// One OCSF event (API Activity) a line, with the leaf of each event
+    Ocsf,
 }
 
 /// Which events are wanted: those that every given option accepts.
