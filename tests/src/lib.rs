@@ -23,6 +23,7 @@
 pub mod clock;
 pub mod demo;
 pub mod disk;
+pub mod fuzzing;
 pub mod kms;
 pub mod log_maker;
 pub mod nsm;

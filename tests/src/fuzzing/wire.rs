@@ -1,0 +1,123 @@
+//! The host protocol, signed policies, bodies and headers of the API, and the configurations.
+
+use std::{
+    fmt::{Debug, Display},
+    str::FromStr,
+    sync::LazyLock,
+    time::Duration,
+};
+
+use enclave_app::{config::Config as EnclaveConfig, kms::KeyArn};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::runtime::{Builder, Runtime};
+use transcode_confidential::{
+    ids::{KeyId, LogId, Principal},
+    message::EncryptionContext,
+    protocol::{
+        api::{
+            ApiError, CheckpointReply, ConsistencyReply, CreateKey, KeyChanged, KeyInfo, KeyList, ReceiptText,
+            RotateKey, Status,
+        },
+        frame::{FRAME_LIMIT, frame_head},
+        host::{Reply, Request},
+        policy::{Policy, SignedPolicy},
+    },
+    time::Timestamp,
+};
+use transport::{Endpoint, FrameReader};
+
+use super::{
+    edits::edited,
+    material::{policy_authority, vector},
+};
+
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().enable_time().build().unwrap());
+
+/// As one payload, and as a stream of frames. What is accepted is the one encoding.
+pub(super) fn host_protocol(input: &[u8]) {
+    payload(input);
+    let mut frames = FrameReader::new(input, Duration::from_secs(1));
+    let mut read = 0;
+    while let Ok(Some(frame)) = RUNTIME.block_on(frames.next()) {
+        assert!(frame.len() <= FRAME_LIMIT);
+        let head = frame_head(frame.len()).unwrap();
+        assert!(input[read..].starts_with(&[&head[..], &frame].concat()), "another frame than was sent");
+        read += head.len() + frame.len();
+        payload(&frame);
+    }
+}
+
+fn payload(bytes: &[u8]) {
+    if let Ok((id, request)) = Request::decode(bytes) {
+        assert_eq!(request.encode(id), bytes);
+    }
+    if let Ok((id, reply)) = Reply::decode(bytes) {
+        assert_eq!(reply.encode(id), bytes);
+    }
+}
+
+/// Even first byte: a document or what it signs. Odd: edits of a signed one, none of which may verify.
+pub(super) fn policy(input: &[u8]) {
+    let Some((mode, rest)) = input.split_first() else { return };
+    let genuine = vector("signed policy");
+    let document = if mode % 2 == 0 { rest.to_vec() } else { edited(&genuine, rest) };
+    if let Ok(policy) = Policy::decode(&document) {
+        assert_eq!(policy.encode(), document);
+    }
+    let claimed = SignedPolicy::claimed(&document);
+    assert_eq!(
+        claimed.as_ref().map(|policy| policy.version),
+        SignedPolicy::claimed_version(&document).as_ref().copied()
+    );
+    if let Ok(signed) = SignedPolicy::verify(&document, &policy_authority()) {
+        assert_eq!(Some(signed.policy()), claimed.as_ref().ok());
+        assert_eq!(document, genuine, "a forged policy verifies");
+    }
+}
+
+/// Whatever is read as JSON is read again from what is written for it; so are texts.
+pub(super) fn api_bodies(input: &[u8]) {
+    json::<CreateKey>(input);
+    json::<RotateKey>(input);
+    json::<KeyInfo>(input);
+    json::<KeyList>(input);
+    json::<KeyChanged>(input);
+    json::<CheckpointReply>(input);
+    json::<ConsistencyReply>(input);
+    json::<Status>(input);
+    json::<ApiError>(input);
+    json::<EncryptionContext>(input);
+    if let Ok(input) = std::str::from_utf8(input) {
+        text::<ReceiptText>(input);
+        text::<KeyId>(input);
+        text::<Principal>(input);
+        text::<LogId>(input);
+        text::<KeyArn>(input);
+        text::<Endpoint>(input);
+        text::<Timestamp>(input);
+    }
+}
+
+fn json<T: Serialize + DeserializeOwned + PartialEq + Debug>(input: &[u8]) {
+    if let Ok(read) = serde_json::from_slice::<T>(input) {
+        let written = serde_json::to_vec(&read).unwrap();
+        assert_eq!(serde_json::from_slice::<T>(&written).ok(), Some(read));
+    }
+}
+
+fn text<T: FromStr + Display + PartialEq + Debug>(input: &str) {
+    if let Ok(read) = input.parse::<T>() {
+        assert_eq!(read.to_string().parse::<T>().ok(), Some(read));
+    }
+}
+
+/// The enclave's, which is measured, and the parent's.
+pub(super) fn configuration(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(config) = EnclaveConfig::from_toml(text) {
+        assert!(config.predecessor_images().is_ok() && config.key_defaults.check().is_ok());
+    }
+    if let Ok(config) = parent_proxy::config::Config::parse(text, "fuzz") {
+        assert!(config.needing_restart(&config).is_empty());
+    }
+}
