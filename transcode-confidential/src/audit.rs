@@ -29,6 +29,8 @@ mod log;
 mod receipt;
 mod seal;
 pub mod segment;
+pub mod tiles;
+pub mod tlog_proof;
 pub mod tree;
 pub mod verify;
 

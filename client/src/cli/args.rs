@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use transcode_confidential::ids::{KeyId, KeyVersion, LogId, Principal};
 
-pub(super) use audit::{AuditVerb, ExportArgs, ExportFormat, Filter, ListArgs, LogArgs, QueryArgs};
+pub(super) use audit::{AuditVerb, ExportArgs, ExportFormat, Filter, ListArgs, LogArgs, ProveArgs, QueryArgs};
 
 use super::attestation::VerifyAt;
 

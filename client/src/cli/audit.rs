@@ -3,9 +3,11 @@
 mod event;
 mod export;
 mod list;
+mod prove;
 mod stats;
 mod stored;
 mod tally;
+mod tiles;
 
 use std::{fmt::Write as _, path::Path};
 
@@ -28,7 +30,11 @@ pub(super) fn run(verb: AuditVerb, global: &Global, environment: &Environment) -
         AuditVerb::List(list) => list::list(&list, global, environment),
         AuditVerb::Show { query, event } => list::show(&query, event, global, environment),
         AuditVerb::Stats { query, filter } => stats::stats(&query, &filter, global, environment),
-        AuditVerb::Export(export) => export::export(&export, global, environment),
+        AuditVerb::Export(export) => match &export.tiles {
+            Some(tiles) => tiles::export(&export.query.log, tiles, global, environment),
+            None => export::export(&export, global, environment),
+        },
+        AuditVerb::Prove(prove) => prove::prove(&prove, global, environment),
         AuditVerb::Checkpoint { output } => fetch_checkpoint(output.as_deref(), global, environment),
     }
 }

@@ -6,10 +6,12 @@
 
 mod batch;
 mod frontier;
+mod path;
 mod proof;
 
 pub use batch::BatchTree;
 pub use frontier::Frontier;
+pub use path::PathBuilder;
 pub use proof::{
     HashSource, PROOF_LIMIT, ProofError, consistency_proof, inclusion_proof, root_of, verify_consistency,
     verify_inclusion,

@@ -30,6 +30,8 @@ pub(in crate::cli) enum AuditVerb {
     },
     /// Write the events of a log that verifies for other tools
     Export(ExportArgs),
+    /// Write a proof, for anybody who has the log's verifier key, that an event is in the log
+    Prove(ProveArgs),
     /// Fetch the enclave's newest checkpoint, verified, to keep where the operator cannot change it
     Checkpoint {
         /// The file to write [default: standard output]
@@ -76,12 +78,31 @@ pub(in crate::cli) struct ListArgs {
 }
 
 #[derive(Debug, Args)]
+pub(in crate::cli) struct ProveArgs {
+    #[command(flatten)]
+    pub(in crate::cli) log: LogArgs,
+    /// The event: its position in the log, from 0
+    #[arg(long, value_name = "N", value_parser = parse_sequence)]
+    pub(in crate::cli) event: Sequence,
+    /// Prove it to the checkpoint of this size [default: the largest that is given]
+    #[arg(long, value_name = "M")]
+    pub(in crate::cli) size: Option<u64>,
+    /// The file to write [default: standard output]
+    #[arg(short, long, value_name = "OUT")]
+    pub(in crate::cli) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(in crate::cli) struct ExportArgs {
     #[command(flatten)]
     pub(in crate::cli) query: QueryArgs,
     /// How they are written
-    #[arg(long)]
-    pub(in crate::cli) format: ExportFormat,
+    #[arg(long, required_unless_present = "tiles")]
+    pub(in crate::cli) format: Option<ExportFormat>,
+    /// Write the log up to a --checkpoint as C2SP tlog-tiles into this new directory
+    #[arg(long, value_name = "DIR", requires = "checkpoint")]
+    #[arg(conflicts_with_all = ["format", "output", "danger_unverified"], conflicts_with = "Filter")]
+    pub(in crate::cli) tiles: Option<PathBuf>,
     /// The file to write [default: standard output]
     #[arg(short, long, value_name = "OUT")]
     pub(in crate::cli) output: Option<PathBuf>,

@@ -31,7 +31,8 @@ pub(super) fn export(args: &ExportArgs, global: &Global, environment: &Environme
     }
     let at = |error: io::Error| Failure::file(path.unwrap_or(Path::new("standard output")), &error);
     let spool = Spool::beside(path).map_err(at)?;
-    let mut writer = Writer::new(args.format, spool.file().map_err(at)?);
+    let format = args.format.ok_or_else(|| Failure::usage("which --format?"))?;
+    let mut writer = Writer::new(format, spool.file().map_err(at)?);
     let mut written = writer.begin();
     let mut count = 0_u64;
     let source = stored::events(&args.query, global, environment, &mut |sealed| {

@@ -115,7 +115,17 @@ pub(super) fn events(
         read_unverified(&segments, sink)?;
         return Ok(Source { report: None, notes: ignored_note(&segments.ignored).into_iter().collect() });
     }
-    let Verified { report, ignored } = verify(&query.log, global, environment, sink)?;
+    intact(&query.log, global, environment, sink)
+}
+
+/// As [`events`], of a log that is intact.
+pub(super) fn intact(
+    log: &LogArgs,
+    global: &Global,
+    environment: &Environment,
+    sink: &mut dyn FnMut(SealedEvent),
+) -> Result<Source, Failure> {
+    let Verified { report, ignored } = verify(log, global, environment, sink)?;
     match &report.first_bad {
         None if report.verdict == Verdict::Intact => {
             Ok(Source { report: Some(report), notes: ignored_note(&ignored).into_iter().collect() })

@@ -210,7 +210,7 @@ pub fn verify_consistency(
 }
 
 /// The largest power of two smaller than `count`, which is at least 2.
-const fn split(count: u64) -> u64 {
+pub(super) const fn split(count: u64) -> u64 {
     1 << (u64::BITS - 1 - (count - 1).leading_zeros())
 }
 
