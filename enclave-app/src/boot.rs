@@ -204,7 +204,11 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
     };
     let document = nsm.attest(Priority::Epoch, request).await?;
     let verified = UnverifiedDocument::parse(&document)?.verify_archived(&parts.attestation_root, &own)?;
-    verified.require_purpose(Purpose::Epoch)?;
+    // What every verifier will ask of it: better no epoch than one that makes the log worthless.
+    let same_key = verified.public_key() == Some(epoch_key.public_key().to_spki().as_slice());
+    if verified.require_purpose(Purpose::Epoch)? != data || !same_key {
+        return Err(NsmError::UnexpectedAnswer.into());
+    }
     let enclave_id = verified.module_id().to_owned();
 
     let mut opened = EpochOpened {
@@ -218,10 +222,8 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
     opened.statement = EpochStatement::of(&opened, epoch, first, previous).sign(&log_key);
 
     let mut chain = chain;
-    let patience = Patience {
-        wait: Duration::from_millis(config.limits.audit_wait_ms),
-        backlog_kib: config.limits.audit_backlog_kib,
-    };
+    let patience =
+        Patience { wait: Duration::from_millis(config.limits.audit_wait_ms), backlog: config.limits.audit_backlog };
     let dyn_clock = Arc::clone(&clock) as Arc<dyn Clock>;
     let before = chain.state();
     chain.open_epoch(epoch);

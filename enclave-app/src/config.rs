@@ -79,8 +79,8 @@ pub struct Limits {
     pub connections: usize,
     /// How long a request waits for its event to be durable, in milliseconds.
     pub audit_wait_ms: u64,
-    /// Events that may wait to be durable, in KiB of their encoding.
-    pub audit_backlog_kib: u32,
+    /// Events that may wait to be durable.
+    pub audit_backlog: u32,
     /// Attestation documents for clients per second, over all connections.
     pub attestations_per_second: u32,
     /// Seconds between two looks for keys that should rotate.
@@ -96,7 +96,7 @@ impl Default for Limits {
         Self {
             connections: 4096,
             audit_wait_ms: 10_000,
-            audit_backlog_kib: 8192,
+            audit_backlog: 8192,
             attestations_per_second: 50,
             sweep_secs: 10,
             reattest_secs: 3600,
@@ -154,7 +154,7 @@ impl Config {
         for (name, zero) in [
             ("connections", limits.connections == 0),
             ("audit_wait_ms", limits.audit_wait_ms == 0),
-            ("audit_backlog_kib", limits.audit_backlog_kib == 0),
+            ("audit_backlog", limits.audit_backlog == 0),
             ("attestations_per_second", limits.attestations_per_second == 0),
             ("sweep_secs", limits.sweep_secs == 0),
             ("reattest_secs", limits.reattest_secs == 0),

@@ -6,6 +6,7 @@
 mod error;
 mod health;
 mod lifecycle;
+mod pacing;
 mod usage;
 
 pub use error::CustodyError;
@@ -24,6 +25,8 @@ use transcode_confidential::{
     protocol::api::{KeyInfo, VersionInfo},
     time::Timestamp,
 };
+
+use pacing::Rotations;
 
 use crate::{attestor::SelfAttestor, clock::EnclaveClock, keyring::Keyring, kms::KmsClient, ledger::Ledger};
 
@@ -46,6 +49,7 @@ pub struct Custody {
     /// Policy of keys that are made without one.
     pub defaults: KeyRotationPolicy,
     in_progress: Mutex<HashSet<KeyId>>,
+    rotations: Rotations,
 }
 
 /// A key after a change, with the receipt of the event that records it.
@@ -78,6 +82,7 @@ impl Custody {
             epoch,
             defaults,
             in_progress: Mutex::new(HashSet::new()),
+            rotations: Rotations::new(),
         }
     }
 
@@ -93,9 +98,9 @@ impl Custody {
 
     /// The keys that `wanted` picks, by name.
     pub fn list(&self, wanted: impl Fn(&KeyId) -> bool) -> Vec<KeyInfo> {
-        self.ledger.with_keys(|keys, now| {
-            keys.iter().filter(|(id, _)| wanted(id)).map(|(id, key)| key_info(id, key, now)).collect()
-        })
+        // Asked outside of the critical section: who is wanted may take a while to say.
+        let ids: Vec<KeyId> = self.ledger.with_keys(|keys, _| keys.iter().map(|(id, _)| id.clone()).collect());
+        ids.iter().filter(|id| wanted(id)).filter_map(|id| self.info(id)).collect()
     }
 
     /// Makes sure that one key has one generation or rotation under way at a time.

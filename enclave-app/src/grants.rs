@@ -1,6 +1,6 @@
 //! The policy in force, and how a newer one takes its place.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 use transcode_confidential::{
@@ -14,7 +14,7 @@ use transcode_confidential::{
     signature::PublicKey,
 };
 
-use crate::ledger::{Entry, Ledger, LedgerError};
+use crate::ledger::{Entry, Ledger, LedgerError, Recorded};
 
 /// The grants in force. Without a policy nothing is granted.
 pub struct Grants {
@@ -22,7 +22,7 @@ pub struct Grants {
     authority: PublicKey,
     current: watch::Sender<Option<Arc<Policy>>>,
     /// One adoption at a time: each is decided upon the version before.
-    adopting: tokio::sync::Mutex<()>,
+    adopting: Mutex<()>,
 }
 
 /// That a principal may do an operation with a key. It is asked anew in the critical section that decides upon the key, so
@@ -73,7 +73,7 @@ impl Grants {
         let known = recorded.and_then(|document| SignedPolicy::verify(document, &authority).ok());
         let known = known.filter(|signed| signed.policy().deployment == deployment);
         let current = watch::Sender::new(known.map(|signed| Arc::new(signed.policy().clone())));
-        Self { deployment, authority, current, adopting: tokio::sync::Mutex::new(()) }
+        Self { deployment, authority, current, adopting: Mutex::new(()) }
     }
 
     /// Whether `principal` may do `operation` with `key`.
@@ -101,23 +101,29 @@ impl Grants {
     /// on the log was decided by it.
     ///
     /// # Errors
-    /// [`AdoptError`]; the policy in force stays.
+    /// [`AdoptError::Policy`]: the policy in force stays. [`AdoptError::Ledger`]: the new one is in force, and not known to be
+    /// durable.
     pub async fn adopt(&self, ledger: &Ledger, document: &[u8]) -> Result<(u64, Receipt), AdoptError> {
         let signed = SignedPolicy::verify(document, &self.authority)?;
-        let _one = self.adopting.lock().await;
+        let version = signed.policy().version;
+        let recorded = self.put_in_force(ledger, &signed)?;
+        let (_event, receipt) = recorded.persisted().await?;
+        tracing::info!(version, "policy adopted");
+        Ok((version, receipt))
+    }
+
+    /// Waits for nothing, as all that takes something away: what a new policy grants shows on the log behind the event that
+    /// records it, and cannot be durable before it.
+    fn put_in_force(&self, ledger: &Ledger, signed: &SignedPolicy) -> Result<Recorded, AdoptError> {
+        let _one = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
         signed.check_succeeds(&self.deployment, self.version())?;
         let version = signed.policy().version;
         let draft = EventDraft::new(AuditEventType::PolicyChanged, format!("policy version {version} adopted"))
             .body(EventBody::PolicyAdopted { version, document: signed.digest() });
         let records = vec![Record::new(RecordKind::Policy, signed.document())];
-        let recorded = ledger
-            .decide(|_, _| {
-                self.current.send_replace(Some(Arc::new(signed.policy().clone())));
-                Ok(Entry { draft, records })
-            })
-            .await?;
-        let (_event, receipt) = recorded.persisted().await?;
-        tracing::info!(version, "policy adopted");
-        Ok((version, receipt))
+        Ok(ledger.decide_at_once(|_, _| {
+            self.current.send_replace(Some(Arc::new(signed.policy().clone())));
+            Ok(Entry { draft, records })
+        })?)
     }
 }

@@ -3,12 +3,13 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::Instant};
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
     cbor::{CborError, Reader, Writer},
@@ -96,7 +97,11 @@ struct Slot {
     record: WrappedRecord,
     material: OnceCell<Arc<KeyMaterial>>,
     revoked: CancellationToken,
+    failure: Mutex<Option<(Instant, UnwrapError)>>,
 }
+
+/// For how long a failure answers everybody who waits: callers share an outcome, whatever it is.
+const FAILURE_SHARED: Duration = Duration::from_secs(1);
 
 /// Material that is in use. It stays in memory until the last use ends, but [`KeyInUse::revoked`] tells each use to end.
 pub struct KeyInUse {
@@ -152,8 +157,9 @@ impl Keyring {
         let slot = self.slots().get(&(id.clone(), version)).map(Arc::clone);
         let Some(slot) = slot else { return Ok(None) };
         let unwrapped = slot.material.get_or_try_init(async || {
-            let material = kms.decrypt(&slot.record.blob, &context()).await?;
-            if slot.record.is_of(&material) { Ok(Arc::new(material)) } else { Err(UnwrapError::OtherKey) }
+            slot.recent_failure()?;
+            let unwrapped = slot.unwrap(kms, context()).await;
+            slot.remember(unwrapped)
         });
         let material = Arc::clone(unwrapped.await?);
         Ok((!slot.revoked.is_cancelled()).then(|| KeyInUse { material, revoked: slot.revoked.clone() }))
@@ -170,7 +176,30 @@ impl Keyring {
 
 impl Slot {
     fn new(record: WrappedRecord, material: Option<KeyMaterial>) -> Self {
-        Self { record, material: OnceCell::new_with(material.map(Arc::new)), revoked: CancellationToken::new() }
+        Self {
+            record,
+            material: OnceCell::new_with(material.map(Arc::new)),
+            revoked: CancellationToken::new(),
+            failure: Mutex::new(None),
+        }
+    }
+
+    async fn unwrap(&self, kms: &KmsClient, context: WrapContext) -> Result<Arc<KeyMaterial>, UnwrapError> {
+        let material = kms.decrypt(&self.record.blob, &context).await?;
+        if self.record.is_of(&material) { Ok(Arc::new(material)) } else { Err(UnwrapError::OtherKey) }
+    }
+
+    fn recent_failure(&self) -> Result<(), UnwrapError> {
+        match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((at, error)) if at.elapsed() < FAILURE_SHARED => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn remember<T>(&self, outcome: Result<T, UnwrapError>) -> Result<T, UnwrapError> {
+        let failure = outcome.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        outcome
     }
 }
 

@@ -59,9 +59,9 @@ struct Shared {
     log_id: LogId,
     head: Mutex<Head>,
     wake: Notify,
-    /// Room for events that are not durable yet, in KiB.
+    /// Room for events that are not durable yet.
     room: Arc<Semaphore>,
-    room_kib: u32,
+    room_for: u32,
     availability: watch::Sender<Availability>,
     persisted: watch::Sender<LogState>,
     clock: Arc<dyn Clock>,
@@ -73,8 +73,8 @@ struct Shared {
 pub struct Patience {
     /// How long a caller waits for room, and then for its event to be durable.
     pub wait: Duration,
-    /// Room for events that are not durable yet, in KiB.
-    pub backlog_kib: u32,
+    /// Room for events that are not durable yet.
+    pub backlog: u32,
 }
 
 impl Ledger {
@@ -91,8 +91,8 @@ impl Ledger {
             log_id,
             head: Mutex::new(Head::new(enclave_id, chain, keys)),
             wake: Notify::new(),
-            room: Arc::new(Semaphore::new(patience.backlog_kib as usize)),
-            room_kib: patience.backlog_kib,
+            room: Arc::new(Semaphore::new(patience.backlog as usize)),
+            room_for: patience.backlog,
             availability: watch::Sender::new(Availability::Open),
             persisted: watch::Sender::new(state),
             clock,
@@ -121,8 +121,6 @@ impl Ledger {
             Ok(Ok(state)) if *state == Availability::Open => {}
             _ => return Err(LedgerError::Unavailable),
         }
-        // The size of an event is known only once it is decided; a typical one reserves its room, and a larger one
-        // takes what it needs beyond that from later ones.
         let room = Arc::clone(&self.0.room).acquire_owned();
         let Ok(Ok(room)) = tokio::time::timeout_at(deadline, room).await else { return Err(LedgerError::Unavailable) };
         self.place(decide, Some(room))
@@ -150,7 +148,7 @@ impl Ledger {
 
     /// Records an event where there is plenty of room, else drops it: for what an attacker could make many of.
     pub fn record_if_idle(&self, entry: Entry) -> bool {
-        let plenty = self.0.room.available_permits() > self.0.room_kib as usize / 2;
+        let plenty = self.0.room.available_permits() > self.0.room_for as usize / 2;
         let room = Arc::clone(&self.0.room).try_acquire_owned().ok().filter(|_| plenty);
         room.is_some_and(|room| self.place(|_, _| Ok(entry), Some(room)).is_ok())
     }

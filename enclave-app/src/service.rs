@@ -31,7 +31,7 @@ use hyper_util::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::{protocol::api, signature::SigningKey, time::Timestamp};
-use transport::{Drained, Listener, Stream};
+use transport::{Drained, Listener, Slots, Stream};
 
 use crate::{custody::Custody, entropy::EnclaveEntropy, grants::Grants, host::CurrentLink, ledger::RefusalMeter};
 use caller::Caller;
@@ -43,6 +43,14 @@ use tls::Channel;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Time for the head of a request.
 const REQUEST_HEAD: Duration = Duration::from_secs(15);
+/// Largest head of a request, and piece of a body, in bytes.
+const BUFFER: usize = 64 * 1024;
+/// The same for whoever shows no certificate: the least that HTTP needs.
+const STRANGER_BUFFER: usize = 8 * 1024;
+/// How long a connection without a certificate may last.
+const STRANGER_TIME: Duration = Duration::from_secs(30);
+/// One connection in so many may be without a certificate.
+const STRANGERS: usize = 8;
 /// How long connections may go on after shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -81,13 +89,20 @@ pub async fn serve(service: Arc<Service>, listener: Listener, shutdown: Cancella
     let acceptor = TlsAcceptor::from(Arc::clone(&service.channel.config));
     let router = router(Arc::clone(&service));
     let limits = transport::Limits::new(service.connections, DRAIN);
+    let strangers = Arc::new(Slots::new(service.connections.div_ceil(STRANGERS)));
     transport::serve(listener, limits, shutdown.clone(), move |stream| {
-        connection(stream, acceptor.clone(), router.clone(), shutdown.clone())
+        connection(stream, acceptor.clone(), router.clone(), Arc::clone(&strangers), shutdown.clone())
     })
     .await
 }
 
-async fn connection(stream: Stream, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
+async fn connection(
+    stream: Stream,
+    acceptor: TlsAcceptor,
+    router: Router,
+    strangers: Arc<Slots>,
+    shutdown: CancellationToken,
+) {
     let tls = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
@@ -95,13 +110,21 @@ async fn connection(stream: Stream, acceptor: TlsAcceptor, router: Router, shutd
     };
     let certificates = tls.get_ref().1.peer_certificates();
     let caller = caller::Peer::of(certificates.and_then(<[_]>::first));
+    // Whoever shows no certificate gets what it takes to attest us, and no more: of places, of time, of memory.
+    let stranger = caller.principal().is_none();
+    let place = if stranger { strangers.try_acquire() } else { None };
+    if stranger && place.is_none() {
+        return tracing::debug!("too many connections without a certificate");
+    }
     let service = TowerToHyperService::new(router.layer(Extension(caller)));
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD).max_buf_size(256 * 1024);
+    http.timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD);
+    http.max_buf_size(if stranger { STRANGER_BUFFER } else { BUFFER });
     let connection = http.serve_connection(TokioIo::new(tls), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = tokio::time::sleep(STRANGER_TIME), if stranger => return,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

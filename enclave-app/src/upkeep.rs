@@ -68,10 +68,16 @@ impl Upkeep {
         let mut refusals = every(REFUSALS_EVERY);
         // The epoch was attested a moment ago.
         reattest.tick().await;
+        let mut anchored = true;
         loop {
             tokio::select! {
-                _ = sweep.tick() => self.custody.sweep(),
-                _ = reattest.tick() => self.reattest().await,
+                _ = sweep.tick() => {
+                    if !anchored {
+                        anchored = self.anchor_clock().await;
+                    }
+                    self.custody.sweep();
+                }
+                _ = reattest.tick() => anchored = self.reattest().await,
                 _ = policy.tick() => self.look_for_policy().await,
                 _ = refusals.tick() => self.refusals.flush(&self.custody.ledger),
             }
@@ -98,9 +104,10 @@ impl Upkeep {
         }
     }
 
-    async fn reattest(&self) {
+    /// Whether the clock was anchored as well.
+    async fn reattest(&self) -> bool {
         let ledger = &self.custody.ledger;
-        self.anchor_clock().await;
+        let anchored = self.anchor_clock().await;
         let body = |document, reason| EventBody::Attestation { purpose: Purpose::Head, document, reason };
         let entry = match self.custody.attestor.attest_head(ledger.persisted()).await {
             Ok(document) => Entry {
@@ -115,27 +122,37 @@ impl Upkeep {
         if ledger.record(entry).await.is_err() {
             tracing::warn!("the re-attestation could not be recorded");
         }
+        anchored
     }
 
-    /// Anchors the clock. Drift stops grants until it is on the record and the clock was anchored again.
-    async fn anchor_clock(&self) {
+    /// Anchors the clock, and says whether it did. Drift stops grants until it is on the record and the clock was anchored
+    /// again; what cannot be done now is tried again with the next sweep.
+    async fn anchor_clock(&self) -> bool {
         for _ in 0..ANCHOR_ATTEMPTS {
             match self.custody.attestor.anchor_clock().await {
-                Ok(Anchoring::Anchored) => return,
+                Ok(Anchoring::Anchored) => return true,
                 Ok(Anchoring::TooSlow { took }) => {
-                    return tracing::warn!(?took, "the NSM was too slow to anchor the clock");
+                    tracing::warn!(?took, "the NSM was too slow to anchor the clock");
+                    return false;
                 }
-                Err(error) => return tracing::warn!(%error, "the clock could not be anchored"),
+                Err(error) => {
+                    tracing::warn!(%error, "the clock could not be anchored");
+                    return false;
+                }
                 Ok(Anchoring::Drifted { ahead_ms }) => {
                     let details = format!("the clock was {ahead_ms} ms ahead");
                     let draft = EventDraft::new(AuditEventType::PolicyViolation, details)
                         .body(EventBody::Refused { code: "CLOCK_DRIFT".into(), count: 1 });
                     match self.custody.ledger.record(draft.into()).await {
                         Ok(recorded) => drop(recorded.persisted().await),
-                        Err(_) => return tracing::warn!("drift of the clock could not be recorded"),
+                        Err(_) => {
+                            tracing::warn!("drift of the clock could not be recorded");
+                            return false;
+                        }
                     }
                 }
             }
         }
+        false
     }
 }

@@ -67,8 +67,8 @@ fn text(attestation: &Attestation, view: &LogView, status: &Status) -> String {
     );
     let state = &status.persisted;
     let _ = write!(text, "\nlog       {}, epoch {}, {} events durable", status.log_id, state.epoch, state.size);
-    if status.sealed_size > state.size {
-        let _ = write!(text, ", {} on their way", status.sealed_size - state.size);
+    if status.placed_size > state.size {
+        let _ = write!(text, ", {} on their way", status.placed_size - state.size);
     }
     let _ = match known(view) {
         Some(size) => write!(text, "\n          continues the {size} events that are remembered here"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use transcode_confidential::{
-    attestation::{ExpectedImage, PcrIndex, Pcrs},
+    attestation::{ExpectedImage, PcrIndex, PcrValue, Pcrs},
     audit::EpochStatement,
     ids::{Epoch, LeafHash, LogId},
     signature::PublicKey,
@@ -39,6 +39,9 @@ pub(super) fn nsm_random(nsm: &Arc<dyn Nsm>) -> Result<Zeroizing<Vec<u8>>, NsmEr
 }
 
 /// Locks PCR16 to the log and PCR17 to the epoch. From here on every document of this boot says which log and epoch it is of.
+///
+/// # Errors
+/// [`NsmError::UnexpectedAnswer`] where a register was touched before: nobody would accept the epoch.
 pub(super) fn lock_epoch(
     nsm: &Arc<dyn Nsm>,
     log_id: LogId,
@@ -50,7 +53,9 @@ pub(super) fn lock_epoch(
         [(LOG_PCR, log_id.as_bytes().to_vec()), (EPOCH_PCR, EpochStatement::measured_bytes(epoch, previous, key))];
     for (index, content) in contents {
         let index = PcrIndex::new(index).ok_or(NsmError::UnexpectedAnswer)?;
-        nsm.extend_pcr(index, &content)?;
+        if nsm.extend_pcr(index, &content)? != PcrValue::new([0; PcrValue::LEN]).extended(&content) {
+            return Err(NsmError::UnexpectedAnswer);
+        }
         nsm.lock_pcr(index)?;
     }
     Ok(())

@@ -64,12 +64,16 @@ pub(super) async fn replay(
     let mut after = None;
     loop {
         let segments = segments(link, after).await?;
+        let mut names = after.iter().copied().chain(segments.iter().map(|segment| segment.name));
+        if !names.by_ref().is_sorted_by(|earlier, later| earlier < later) {
+            return Err(HostFailure::Unexpected.into());
+        }
         for segment in &segments {
             verifier.segment(segment.name);
             read(link, segment, &mut verifier, &mut fold).await?;
         }
         after = segments.last().map(|segment| segment.name);
-        if segments.len() < SEGMENTS_LIMIT {
+        if segments.len() < SEGMENTS_LIMIT || verifier.has_failed() {
             break;
         }
     }

@@ -76,12 +76,14 @@ impl Custody {
             })
         });
         let Some(reason) = reason else { return };
+        let Some(turn) = self.rotations.begin(id) else { return };
         let (custody, id) = (Arc::clone(self), id.clone());
         tokio::spawn(async move {
             match custody.rotate(None, &id, None, reason).await {
-                Ok(_) | Err(CustodyError::InProgress) => {}
+                Ok(_) | Err(CustodyError::InProgress) => turn.succeeded(),
                 Err(error) => {
-                    tracing::warn!(key = %id, %error, "a rotation that is due failed and will be tried again")
+                    let pause = turn.failed();
+                    tracing::warn!(key = %id, %error, ?pause, "a rotation that is due failed and will be tried again");
                 }
             }
         });

@@ -100,7 +100,11 @@ impl HostLink {
             Ok(Ok(Reply::Failed(error))) => Err(error.into()),
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(_)) => Err(HostFailure::Ended),
-            Err(_) => Err(HostFailure::TimedOut),
+            Err(_) => {
+                // A parent that owes an answer this long is of no use for anything else either.
+                self.closed.cancel();
+                Err(HostFailure::TimedOut)
+            }
         }
     }
 
@@ -146,7 +150,7 @@ async fn write(
                     Some(request) => request,
                     None => return Ok(()),
                 },
-                () = tokio::time::sleep(PING_EVERY) => (Request::Ping, oneshot::channel().0),
+                () = tokio::time::sleep(PING_EVERY) => (Request::Ping, expect_answer(&closed)),
             };
             next_id += 1;
             waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(next_id, answer);
@@ -160,6 +164,18 @@ async fn write(
     closed.cancel();
     // Whoever still waits learns that the connection has ended.
     waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+/// Ends the connection unless an answer comes.
+fn expect_answer(closed: &CancellationToken) -> oneshot::Sender<Reply> {
+    let (answer, receiver) = oneshot::channel();
+    let closed = closed.clone();
+    tokio::spawn(async move {
+        if !matches!(tokio::time::timeout(REPLY_PATIENCE, receiver).await, Ok(Ok(_))) {
+            closed.cancel();
+        }
+    });
+    answer
 }
 
 async fn read(mut reader: FrameReader<ReadHalf<Stream>>, waiting: Waiting, closed: CancellationToken) {

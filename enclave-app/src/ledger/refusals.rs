@@ -17,6 +17,8 @@ use super::Ledger;
 const BURST: u32 = 10;
 /// How long counted refusals are held before they become one event.
 const INTERVAL: Duration = Duration::from_secs(10);
+/// Characters of a refusal's details.
+const DETAILS: usize = 400;
 /// Principals that are told apart; whoever comes on top shares a bucket with the unauthenticated.
 const PRINCIPALS: usize = 1024;
 
@@ -59,22 +61,24 @@ impl RefusalMeter {
     pub fn refuse(&self, ledger: &Ledger, refusal: Refusal) {
         let event_type = refusal.event_type();
         let now = Instant::now();
-        let record = {
+        let (record, key) = {
             let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
             let mut key = (refusal.principal.clone(), refusal.code);
             if buckets.len() >= PRINCIPALS && !buckets.contains_key(&key) {
                 key.0 = None;
             }
-            let bucket = buckets.entry(key).or_insert(Bucket { since: now, recorded: 0, counted: 0, event_type });
+            let bucket =
+                buckets.entry(key.clone()).or_insert(Bucket { since: now, recorded: 0, counted: 0, event_type });
             let record = bucket.recorded < BURST;
             bucket.recorded += u32::from(record);
             bucket.counted += u64::from(!record);
-            record
+            (record, key)
         };
         if record
-            && !ledger.record_if_idle(draft(event_type, &refusal.principal, refusal.code, 1, refusal.details).into())
+            && !ledger
+                .record_if_idle(draft(event_type, &refusal.principal, refusal.code, 1, shown(&refusal.details)).into())
         {
-            self.count_instead(&refusal.principal, refusal.code);
+            self.count_instead(&key);
         }
     }
 
@@ -96,9 +100,12 @@ impl RefusalMeter {
                 return true;
             }
             if bucket.counted > 0 {
-                due.push((principal.clone(), *code, bucket.event_type, bucket.counted));
+                due.push((principal.clone(), *code, bucket.event_type, std::mem::take(&mut bucket.counted)));
             }
-            false
+            // One of the singles comes back an interval; who was quiet for long enough is forgotten.
+            bucket.since = now;
+            bucket.recorded = bucket.recorded.saturating_sub(1);
+            bucket.recorded > 0
         });
         for (principal, code, event_type, count) in due {
             let details = format!("{count} more refusals");
@@ -116,12 +123,20 @@ impl RefusalMeter {
         }
     }
 
-    fn count_instead(&self, principal: &Option<Principal>, code: ErrorCode) {
+    fn count_instead(&self, key: &(Option<Principal>, ErrorCode)) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bucket) = buckets.get_mut(&(principal.clone(), code)) {
+        if let Some(bucket) = buckets.get_mut(key) {
             bucket.counted += 1;
         }
     }
+}
+
+/// A text as it may stand on the record: short, and nothing in it that a terminal acts upon.
+fn shown(text: &str) -> String {
+    text.chars()
+        .take(DETAILS)
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect()
 }
 
 fn draft(

@@ -105,7 +105,7 @@ pub(super) async fn status(State(service): App, Caller(principal): Caller) -> Re
         enclave_id: service.enclave_id.clone(),
         log_id: custody.log_id(),
         persisted: custody.ledger.persisted(),
-        sealed_size: custody.ledger.placed_size(),
+        placed_size: custody.ledger.placed_size(),
         policy_version: service.grants.version(),
         active_keys: active,
         rotations_due: due,

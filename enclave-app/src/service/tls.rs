@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use rustls::{
     RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    crypto::aws_lc_rs::sign::any_supported_type,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime, pem::PemObject},
     server::{NoServerSessionStorage, WebPkiClientVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
     time_provider::TimeProvider,
 };
 use thiserror::Error;
 use transcode_confidential::time::Clock;
+use zeroize::Zeroizing;
 
 /// The name in the channel's certificate. Nobody relies on it: clients pin the attested key.
 const NAME: &str = "enclave.transcode-confidential.invalid";
@@ -72,11 +75,13 @@ impl Channel {
             .allow_unauthenticated()
             .build()
             .map_err(|error| ChannelError::ClientCa(error.to_string()))?;
-        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|error| ChannelError::ClientCa(error.into()))?;
+        let der = Zeroizing::new(key.serialize_der());
+        let signing_key = any_supported_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(&der[..])))?;
+        let certified = CertifiedKey::new(vec![certificate.der().clone()], signing_key);
         let mut config = ServerConfig::builder_with_details(provider, Arc::new(EnclaveTime(clock)))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(clients)
-            .with_single_cert(vec![certificate.der().clone()], key)?;
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         // Every connection proves afresh that it has the attested key: no tickets, no resumption, no early data.
         config.send_tls13_tickets = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});

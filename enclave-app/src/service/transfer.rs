@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How long a caller may take to send the next piece of its body.
-const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(300);
 /// Largest piece that is worked on at once.
 const PIECE: usize = 256 * 1024;
 
@@ -132,8 +132,14 @@ impl Transfer {
             if !out.is_empty() {
                 break;
             }
+            let revoked = self.tally.key.revoked().clone();
+            let next = tokio::select! {
+                next = self.incoming.next() => next?,
+                () = revoked.cancelled() => return Err(TransferError::Revoked),
+            };
+            // Asked after the wait: nothing comes out behind a revocation.
             self.tally.check()?;
-            match self.incoming.next().await? {
+            match next {
                 Some(piece) => {
                     self.tally.open.ended.bytes_in += piece.len() as u64;
                     ciphering.push(&piece, &mut out)?;

@@ -45,8 +45,8 @@ pub struct Status {
     pub log_id: LogId,
     /// Events that are durable.
     pub persisted: LogState,
-    /// Events sealed, of which the last may not be durable yet.
-    pub sealed_size: u64,
+    /// Events that have their place in the log, of which the last may not be durable yet.
+    pub placed_size: u64,
     /// Version of the policy in force; 0 for none.
     pub policy_version: u64,
     /// Number of keys that are active.
