@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use sha2::{Digest as _, Sha256};
@@ -100,9 +99,6 @@ struct Slot {
     failure: Mutex<Option<(Instant, UnwrapError)>>,
 }
 
-/// For how long a failure answers everybody who waits: callers share an outcome, whatever it is.
-const FAILURE_SHARED: Duration = Duration::from_secs(1);
-
 /// Material that is in use. It stays in memory until the last use ends, but [`KeyInUse::revoked`] tells each use to end.
 pub struct KeyInUse {
     material: Arc<KeyMaterial>,
@@ -156,8 +152,9 @@ impl Keyring {
     ) -> Result<Option<KeyInUse>, UnwrapError> {
         let slot = self.slots().get(&(id.clone(), version)).map(Arc::clone);
         let Some(slot) = slot else { return Ok(None) };
+        let asked = Instant::now();
         let unwrapped = slot.material.get_or_try_init(async || {
-            slot.recent_failure()?;
+            slot.failure_since(asked)?;
             let unwrapped = slot.unwrap(kms, context()).await;
             slot.remember(unwrapped)
         });
@@ -189,9 +186,10 @@ impl Slot {
         if self.record.is_of(&material) { Ok(Arc::new(material)) } else { Err(UnwrapError::OtherKey) }
     }
 
-    fn recent_failure(&self) -> Result<(), UnwrapError> {
+    /// Callers that wait for the same call share its outcome, failures included.
+    fn failure_since(&self, asked: Instant) -> Result<(), UnwrapError> {
         match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((at, error)) if at.elapsed() < FAILURE_SHARED => Err(error.clone()),
+            Some((at, error)) if *at >= asked => Err(error.clone()),
             _ => Ok(()),
         }
     }
