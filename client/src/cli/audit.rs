@@ -4,6 +4,7 @@ mod event;
 mod export;
 mod list;
 mod prove;
+mod report;
 mod stats;
 mod stored;
 mod tally;
@@ -35,6 +36,7 @@ pub(super) fn run(verb: AuditVerb, global: &Global, environment: &Environment) -
             None => export::export(&export, global, environment),
         },
         AuditVerb::Prove(prove) => prove::prove(&prove, global, environment),
+        AuditVerb::Report { log, output } => report::report(&log, &output, global, environment),
         AuditVerb::Checkpoint { output } => fetch_checkpoint(output.as_deref(), global, environment),
     }
 }

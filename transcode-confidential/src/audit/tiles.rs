@@ -107,7 +107,7 @@ impl TileBuilder {
         self.entries.extend_from_slice(&length.to_be_bytes());
         self.entries.extend_from_slice(leaf);
         let mut full = Vec::new();
-        if self.size() % u64::from(TILE_WIDTH) == 0 {
+        if self.size().is_multiple_of(u64::from(TILE_WIDTH)) {
             let path = TilePath { kind: TileKind::Entries, index: self.size() / 256 - 1, width: TILE_WIDTH };
             full.push(Tile { path, bytes: std::mem::take(&mut self.entries) });
         }

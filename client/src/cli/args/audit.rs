@@ -32,6 +32,14 @@ pub(in crate::cli) enum AuditVerb {
     Export(ExportArgs),
     /// Write a proof, for anybody who has the log's verifier key, that an event is in the log
     Prove(ProveArgs),
+    /// Verify a log and write what was found, for a browser: one file, which loads nothing
+    Report {
+        #[command(flatten)]
+        log: LogArgs,
+        /// The file to write
+        #[arg(short, long, value_name = "OUT")]
+        output: PathBuf,
+    },
     /// Fetch the enclave's newest checkpoint, verified, to keep where the operator cannot change it
     Checkpoint {
         /// The file to write [default: standard output]
