@@ -22,12 +22,12 @@ use tokio::{
     sync::watch,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use transcode_confidential::protocol::host::{Credentials, Request};
+use transcode_confidential::protocol::host::{Credentials, Reply, Request};
 use transport::{Endpoint, Limits, Stream};
 
 use crate::segments::Segments;
 use log::MemoryLog;
-pub use script::{Appends, Cut, CutWhen, Egress, Script};
+pub use script::{Appends, Cut, CutWhen, Egress, Lie, Script};
 
 /// A running parent; it ends when dropped.
 pub struct ScriptedParent {
@@ -46,6 +46,8 @@ struct Shared {
     /// The session that is alive, and what ends its connection.
     live: Mutex<Option<([u8; 16], CancellationToken)>>,
     requests: Mutex<Vec<&'static str>>,
+    /// Which kind of request is answered how, and how often.
+    lies: Mutex<Option<(&'static str, Lie, u32)>>,
 }
 
 impl ScriptedParent {
@@ -61,6 +63,7 @@ impl ScriptedParent {
             kms,
             live: Mutex::default(),
             requests: Mutex::default(),
+            lies: Mutex::default(),
         });
         let tasks = [
             listen(&host, Arc::clone(&shared), session::serve).await,
@@ -82,6 +85,11 @@ impl ScriptedParent {
     /// Changes how it behaves.
     pub fn script(&self, change: impl FnOnce(&mut Script)) {
         self.shared.script.send_modify(change);
+    }
+
+    /// Answers the next requests of a kind with a lie.
+    pub fn lie(&self, kind: &'static str, lie: Lie, times: u32) {
+        *self.shared.lies.lock().expect("no test panics while it holds this") = Some((kind, lie, times));
     }
 
     /// Breaks the connection of the session that is alive.
@@ -119,6 +127,18 @@ impl Shared {
 
     fn policy(&self) -> Option<Vec<u8>> {
         self.policy.lock().expect("no test panics while it holds this").clone()
+    }
+
+    /// The frames that answer a request of that kind.
+    fn frames(&self, kind: &str, id: u64, reply: Reply) -> Vec<Vec<u8>> {
+        let mut lies = self.lies.lock().expect("no test panics while it holds this");
+        match &mut *lies {
+            Some((about, lie, times)) if *about == kind && *times > 0 => {
+                *times -= 1;
+                lie.frames(id, reply)
+            }
+            _ => vec![reply.encode(id)],
+        }
     }
 
     /// Counts a request; tells whether its connection is to be cut, and when.

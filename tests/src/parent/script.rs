@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-use transcode_confidential::protocol::host::HostError;
+use transcode_confidential::{
+    ids::{LeafHash, LogId},
+    protocol::host::{Durable, HostError, Reply, Welcome},
+};
 
 /// How a scripted parent behaves from now on.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +44,54 @@ pub enum Egress {
     Open,
     /// Nowhere.
     Closed,
+}
+
+/// A way to answer wrongly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// Bytes that are no message.
+    Garbage,
+    /// The beginning of the right answer.
+    Half,
+    /// The right answer to a request that was never made.
+    OtherId,
+    /// An answer of another kind.
+    OtherKind,
+    /// That the log is somewhere else.
+    OtherState,
+    /// The right answer, twice.
+    Twice,
+    /// That it cannot be done.
+    Failure,
+}
+
+impl Lie {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Garbage, Self::Half, Self::OtherId, Self::OtherKind, Self::OtherState, Self::Twice, Self::Failure];
+
+    /// The frames that go out instead of the one with this reply.
+    pub(super) fn frames(self, id: u64, reply: Reply) -> Vec<Vec<u8>> {
+        let honest = reply.encode(id);
+        let elsewhere = Durable { size: 7, last: LeafHash::new([7; 32]) };
+        match self {
+            Self::Garbage => vec![b"no message".to_vec()],
+            Self::Half => vec![honest[..honest.len() / 2].to_vec()],
+            Self::OtherId => vec![reply.encode(id + 1_000_000)],
+            Self::OtherKind if reply == Reply::Done => vec![Reply::Policy(None).encode(id)],
+            Self::OtherKind => vec![Reply::Done.encode(id)],
+            Self::OtherState => vec![match reply {
+                Reply::Welcome(welcome) => {
+                    let log_id = welcome.durable.map_or(LogId::new([7; 16]), |(log_id, _)| log_id);
+                    Reply::Welcome(Welcome { durable: Some((log_id, elsewhere)), ..welcome }).encode(id)
+                }
+                Reply::Appended(_) => Reply::Appended(elsewhere).encode(id),
+                _ => honest,
+            }],
+            Self::Twice => vec![honest.clone(), honest],
+            Self::Failure => vec![Reply::Failed(HostError::Refused).encode(id)],
+        }
+    }
 }
 
 /// When a connection is cut.

@@ -6,9 +6,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::protocol::host::{Append, HostError, Reply, Request, VERSION, Welcome};
-use transport::{FrameReader, FrameWriter, Stream};
+use transport::{FrameError, FrameReader, FrameWriter, Stream};
 
-use super::{Appends, CutWhen, Shared};
+use super::{Appends, CutWhen, Shared, kind};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -36,6 +36,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
         if cut == Some(CutWhen::Before) {
             break;
         }
+        let kind = kind(&request);
         let reply = match request {
             Request::Hello { session: number, .. } => {
                 let greeted = shared.greet(number, &end);
@@ -51,7 +52,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
             }
             other => shared.answer(&other),
         };
-        if cut.is_some() || replies.lock().await.send(&reply.encode(id)).await.is_err() {
+        if cut.is_some() || send(&replies, shared.frames(kind, id, reply)).await.is_err() {
             break;
         }
     }
@@ -91,11 +92,19 @@ async fn append_in_order(
         };
         let Some(outcome) = outcome else { return };
         let reply = outcome.map_or_else(Reply::Failed, Reply::Appended);
-        if cut.is_some() || replies.lock().await.send(&reply.encode(id)).await.is_err() {
+        if cut.is_some() || send(&replies, shared.frames("append", id, reply)).await.is_err() {
             end.cancel();
             return;
         }
     }
+}
+
+async fn send(replies: &Replies, frames: Vec<Vec<u8>>) -> Result<(), FrameError> {
+    let mut replies = replies.lock().await;
+    for frame in frames {
+        replies.send(&frame).await?;
+    }
+    Ok(())
 }
 
 impl Shared {
