@@ -5,10 +5,12 @@
 //! | `stage` | the directory, the files, the processes |
 //! | `actors` | what each child process runs |
 //! | `story` | the steps, and what must hold after each |
-//! | `sample` | media to protect, for those who bring none |
+//! | `media` | the file to protect |
+//! | `sample` | one for those who bring none |
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a demo talks")]
 
 mod actors;
+mod media;
 mod sample;
 mod stage;
 mod story;
@@ -46,7 +48,7 @@ pub fn main() -> ExitCode {
         return code;
     }
     let arguments = Arguments::parse_from(args);
-    match story::tell(&arguments.file, arguments.serve, arguments.json, arguments.keep) {
+    match story::tell(arguments.file, arguments.serve, arguments.json, arguments.keep) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nThe demo failed: {error:#}\n({MARKER})");

@@ -81,8 +81,14 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("starting threads")
 }
 
+/// Until SIGTERM, or until the demo is gone, however it went: it holds the other end of standard input.
 fn until_terminated() -> anyhow::Result<CancellationToken> {
     let shutdown = CancellationToken::new();
+    let alone = shutdown.clone();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        alone.cancel();
+    });
     let (mut term, signalled) = (signal(SignalKind::terminate())?, shutdown.clone());
     // Ctrl-C reaches every process of the terminal; the demo itself ends its children in order.
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Where the demo plays: a directory, a KMS, and the processes.
 pub(super) struct Stage {
     dir: PathBuf,
-    _temporary: Option<TempDir>,
-    _kms: MockKms,
+    temporary: Option<TempDir>,
+    kms: MockKms,
     proxy: Option<Process>,
     enclave: Option<Process>,
 }
@@ -68,6 +68,9 @@ impl Stage {
                 (temporary.path().to_owned(), Some(temporary))
             }
         };
+        let socket = dir.join("run").join("enclave.sock");
+        // sun_path of unix(7), with its final zero.
+        ensure!(socket.as_os_str().len() < 108, "{} is too long for a socket: give a shorter --keep", socket.display());
         for name in ["run", "policies", "segments", "log", "state"] {
             std::fs::create_dir(dir.join(name))?;
         }
@@ -89,7 +92,7 @@ impl Stage {
         kms.put_key_policy(&key, request.key_policy()?);
         kms.put_role_policy(ROLE, request.role_policy()?);
 
-        let stage = Self { dir, _temporary: temporary, _kms: kms, proxy: None, enclave: None };
+        let stage = Self { dir, temporary, kms, proxy: None, enclave: None };
         let pki = stage.path("pki");
         stage.must(&["pki", "init", "--dir", &pki])?;
         for name in ["operator", "transcoder", "intern"] {
@@ -116,8 +119,8 @@ impl Stage {
                 key.as_str()
             ),
         )?;
-        let credentials = stage._kms.issue_credentials(ROLE, Duration::from_secs(12 * 3600));
-        let kms_address = stage._kms.address();
+        let credentials = stage.kms.issue_credentials(ROLE, Duration::from_secs(12 * 3600));
+        let kms_address = stage.kms.address();
         std::fs::write(
             stage.path("proxy.toml"),
             format!(
@@ -142,6 +145,11 @@ impl Stage {
         self.dir.join(name).to_string_lossy().into_owned()
     }
 
+    /// The directory, where it goes away with the demo.
+    pub(super) fn temporary(&self) -> Option<&Path> {
+        self.temporary.as_ref().map(TempDir::path)
+    }
+
     /// The directory.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
@@ -162,6 +170,15 @@ impl Stage {
         let said = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         self.enclave = Some(enclave);
         Ok(said)
+    }
+
+    /// Tries to start an enclave of another image; gives what it said when it gave up.
+    pub(super) fn start_other_enclave(&self, image: &str) -> anyhow::Result<String> {
+        let dir = self.path("");
+        match self.spawn(ENCLAVE, "other-enclave", &[&dir, image]) {
+            Ok(_) => bail!("an enclave of image {image:?} serves"),
+            Err(gave_up) => Ok(gave_up.to_string()),
+        }
     }
 
     /// Ends the enclave with SIGKILL.
@@ -224,7 +241,7 @@ impl Stage {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(role)
             .args(args)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()?;
@@ -235,8 +252,7 @@ impl Stage {
                 BufReader::new(stdout).lines().find_map(|line| line.ok()?.strip_prefix(SERVING).map(str::to_owned));
             let _ = told.send(line);
         });
-        let deadline = Instant::now() + PATIENCE;
-        match said.recv_timeout(deadline - Instant::now()) {
+        match said.recv_timeout(PATIENCE) {
             Ok(Some(said)) => Ok(Process { child, said }),
             _ => {
                 let _ = child.kill();
