@@ -43,7 +43,7 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding
 h1{margin-bottom:.2rem}h2{margin-top:2.2rem;border-bottom:1px solid #d0d7de}
 table{border-collapse:collapse;width:100%;font-size:13px}td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid #e5e8eb;overflow-wrap:anywhere}
 .verdict{display:inline-block;padding:.3rem 1rem;border-radius:.4rem;color:#fff;font-weight:700;background:#b42318}.intact{background:#1a7f37}
-svg{width:100%;height:auto}.i{fill:#6e7f91}.w{fill:#d4860b}.c{fill:#b42318}text{font-size:11px;fill:#57606a}
+th{white-space:nowrap}svg{width:100%;height:auto}.i{fill:#6e7f91}.w{fill:#d4860b}.c{fill:#b42318}text{font-size:11px;fill:#57606a}
 </style></head><body>
 "#;
 
@@ -145,7 +145,9 @@ fn page(report: &Report, found: &Found, log: &LogArgs) -> String {
     html.raw("</table>\n<h2>What was checked</h2>\n<ul><li>Every record, the chain of leaf hashes, the tree, every seal, and each epoch's attestation document up to its root.</li>\n<li>");
     match (log.checkpoint.len() + log.receipt.len()) as u64 {
         0 => html.raw("Held against no checkpoint or receipt that was kept elsewhere."),
-        count => html.raw("Held against ").number(count).raw(" checkpoints and receipts that were kept elsewhere."),
+        count => {
+            html.raw("Checkpoints and receipts, kept elsewhere, that it was held against: ").number(count).raw(".")
+        }
     };
     html.raw("</li>\n");
     for note in &report.notes {
@@ -161,20 +163,29 @@ fn page(report: &Report, found: &Found, log: &LogArgs) -> String {
 }
 
 fn timeline(html: &mut Html, found: &Found) {
-    html.raw("<h2>Events over time</h2>\n<p>Info, <b>warning</b>, <b>critical</b>: ");
+    html.raw("<h2>Events over time</h2>\n<p>");
     for severity in [AuditSeverity::Info, AuditSeverity::Warning, AuditSeverity::Critical] {
         html.text(severity).raw(" ").number(found.tally.severities.get(&severity).copied().unwrap_or(0)).raw(" ");
     }
     html.raw("</p>\n<svg viewBox=\"0 0 720 140\" role=\"img\" aria-label=\"Events over time by severity\">\n");
     let bars = found.spans.bars();
     let highest = bars.iter().map(|bar| bar.iter().sum::<u64>()).max().unwrap_or(0).max(1);
-    for (x, bar) in (0_u64..).step_by(12).zip(&bars) {
+    let step = 720 / (bars.len() as u64).clamp(1, BARS);
+    for (at, bar) in (0_u64..).zip(&bars) {
+        let x = at * step;
         let mut base = 120;
         for (class, count) in ["i", "w", "c"].into_iter().zip(bar) {
             // What is there at all must be seen.
             let height = (count.saturating_mul(110) / highest).max(2 * u64::from(*count > 0)).min(base);
             base -= height;
-            html.raw("<rect class=\"").text(class).raw("\" width=\"10\" x=\"").number(x).raw("\" y=\"").number(base);
+            html.raw("<rect class=\"")
+                .text(class)
+                .raw("\" width=\"")
+                .number(step - 2)
+                .raw("\" x=\"")
+                .number(x)
+                .raw("\" y=\"")
+                .number(base);
             html.raw("\" height=\"").number(height).raw("\"/>");
         }
     }
