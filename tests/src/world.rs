@@ -37,8 +37,10 @@ use client::{
 use enclave_app::{Fatal, Serving, config, kms::KeyArn};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 use transcode_confidential::{
     attestation::{ImagePolicy, Measurements},
+    audit::Receipt,
     ids::LogId,
     keys::KeyRotationPolicy,
     protocol::{
@@ -116,6 +118,16 @@ impl Plan {
         let mut plan = Self { parent: ParentKind::Scripted, ..Self::default() };
         plan.limits.audit_wait_ms = 400;
         plan
+    }
+}
+
+/// An enclave that does not serve yet.
+pub struct Booting(JoinHandle<Result<RunningEnclave, Fatal>>);
+
+impl Booting {
+    /// Whether it serves or has given up.
+    pub fn is_finished(&self) -> bool {
+        self.0.is_finished()
     }
 }
 
@@ -264,6 +276,30 @@ impl World {
     async fn run_enclave(&mut self, nsm: Arc<MockNsm>, config: config::Config) -> Result<(), Fatal> {
         let wiring = Wiring { config, root: self.hypervisor.trust_root(), kms_roots: self.kms.roots() };
         self.enclave = Some(RunningEnclave::start(wiring, nsm).await?);
+        Ok(())
+    }
+
+    /// Launches another enclave of the same image beside the one that runs; it listens elsewhere.
+    pub fn second_enclave(&self) -> Booting {
+        let mut config = self.config.clone();
+        config.parent.listen = Endpoint::Unix(self.dir.path().join("enclave-2.sock"));
+        let nsm = self.hypervisor.launch(self.image());
+        let wiring = Wiring { config, root: self.hypervisor.trust_root(), kms_roots: self.kms.roots() };
+        Booting(tokio::spawn(RunningEnclave::start(wiring, nsm)))
+    }
+
+    /// Waits until an enclave that boots serves; it is the world's enclave then.
+    ///
+    /// # Errors
+    /// [`Fatal`] where it does not.
+    pub async fn adopt(&mut self, booting: Booting) -> Result<(), Fatal> {
+        assert!(self.enclave.is_none(), "stop the enclave that runs first");
+        let enclave = booting.0.await.expect("no panic in the enclave")?;
+        if let Parent::Proxy(proxy) = &self.parent {
+            let text = self.proxy_config.replace("enclave.sock", "enclave-2.sock");
+            proxy.reload(&text);
+        }
+        self.enclave = Some(enclave);
         Ok(())
     }
 
@@ -457,7 +493,9 @@ impl World {
 
     /// Verifies the stored log offline, and holds it against everything that anybody was told.
     pub fn check(&self) -> Checked {
-        self.checked(&self.acknowledged.receipts())
+        // Evidence first: what is told while the log is being read is not in it yet.
+        let (receipts, checkpoints) = (self.acknowledged.receipts(), self.remembered());
+        self.checked(&receipts, &checkpoints)
     }
 
     /// Waits until what the log says is as it should be: events that nobody waits for come a little later than answers.
@@ -478,11 +516,21 @@ impl World {
 
     /// As [`World::check`] for somebody who holds nothing.
     pub fn check_unanchored(&self) -> Checked {
-        self.checked(&[])
+        self.checked(&[], &[])
     }
 
-    fn checked(&self, receipts: &[transcode_confidential::audit::Receipt]) -> Checked {
-        Checked::of(&self.segments(), (self.hypervisor.trust_root(), self.accepted_images()), receipts, &[])
+    fn checked(&self, receipts: &[Receipt], checkpoints: &[String]) -> Checked {
+        let trusted = (self.hypervisor.trust_root(), self.accepted_images());
+        Checked::of(&self.segments(), trusted, receipts, checkpoints)
+    }
+
+    /// The checkpoints of this log that clients remember.
+    fn remembered(&self) -> Vec<String> {
+        let (Some(log_id), _) = segments::sealed(&self.segments()) else { return Vec::new() };
+        let Ok(clients) = std::fs::read_dir(self.dir.path().join("clients")) else { return Vec::new() };
+        let memories = clients.map(|entry| LogMemory::new(entry.expect("a readable directory").path()));
+        let known = memories.filter_map(|memory| memory.recall(log_id).expect("a readable memory"));
+        known.map(|known| known.checkpoint().to_owned()).collect()
     }
 }
 

@@ -23,11 +23,6 @@ impl Acknowledged {
     pub fn receipts(&self) -> Vec<Receipt> {
         self.0.lock().expect("no test panics while it holds this").clone()
     }
-
-    /// Forgets all of them: for tests that destroy what they speak of.
-    pub fn clear(&self) {
-        self.0.lock().expect("no test panics while it holds this").clear();
-    }
 }
 
 /// A client with an identity; keeps every receipt that it is given.

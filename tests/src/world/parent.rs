@@ -1,6 +1,6 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use parent_proxy::{Dependencies, Proxy, config::Config};
+use parent_proxy::{Dependencies, Proxy, StartError, config::Config, store::StoreError};
 use tokio_util::sync::CancellationToken;
 
 use super::island::Island;
@@ -28,9 +28,19 @@ impl RunningProxy {
         let config = Config::parse(config, "world").expect("a good configuration");
         let dependencies = Dependencies { disk: Arc::new(disk), ..Dependencies::system() };
         let (island, shutdown) = (Island::new("proxy"), CancellationToken::new());
-        let started = island.spawn(parent_proxy::start(config, dependencies, shutdown.clone()));
-        let proxy = started.await.expect("no panic").expect("the proxy starts");
+        let proxy = loop {
+            let starting = parent_proxy::start(config.clone(), dependencies.clone(), shutdown.clone());
+            match island.spawn(starting).await.expect("no panic") {
+                // One that was killed here leaves a thread behind for a moment, as no killed process does.
+                Err(StartError::Store(StoreError::Locked(_))) => tokio::time::sleep(Duration::from_millis(10)).await,
+                started => break started.expect("the proxy starts"),
+            }
+        };
         Self { island, proxy, shutdown }
+    }
+
+    pub(super) fn reload(&self, config: &str) {
+        self.proxy.reload(Config::parse(config, "world").expect("a good configuration"));
     }
 
     pub(super) async fn stop(self) {

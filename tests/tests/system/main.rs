@@ -9,6 +9,7 @@
 
 mod allowances;
 mod answers;
+mod chaos;
 mod images;
 mod interruptions;
 mod kms;

@@ -9,6 +9,7 @@ use testkit::{
     world::{Caller, Plan, World, key_id},
 };
 use transcode_confidential::{
+    ids::Epoch,
     message::EncryptionContext,
     protocol::{api::ErrorCode, host::HostError},
 };
@@ -97,6 +98,22 @@ async fn an_enclave_whose_session_was_taken_over_stops() {
     world.scripted().disconnect();
     let fatal = world.enclave_ends().await.unwrap_err();
     assert!(matches!(fatal, Fatal::Ledger(LedgerFatal::Fenced)), "{fatal}");
+}
+
+#[tokio::test]
+async fn a_second_enclave_waits_until_the_first_is_gone() {
+    let mut world = World::start().await;
+    world.operator().generate("content-key-1").await.unwrap();
+    let second = world.second_enclave();
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    assert!(!second.is_finished(), "it neither serves nor gives up");
+    world.operator().encrypt("content-key-1", b"frame").await.expect("the first is not disturbed");
+    assert_eq!(world.check().intact().report.epochs.len(), 1);
+    world.kill_enclave().await;
+    world.adopt(second).await.unwrap();
+    assert_eq!(world.serving().epoch, Epoch(2));
+    world.operator().encrypt("content-key-1", b"frame").await.unwrap();
+    assert_eq!(world.check().intact().uses("content-key-1", 1), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

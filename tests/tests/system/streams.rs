@@ -106,6 +106,27 @@ async fn a_policy_that_takes_the_grant_back_ends_the_stream() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_under_way_when_the_enclave_stops_is_finished_first() {
+    let mut world = World::start().await;
+    let operator = world.operator();
+    operator.generate("content-key-1").await.unwrap();
+    let (mut more, input) = tokio::io::duplex(1 << 16);
+    more.write_all(&[0; 4096]).await.unwrap();
+    let stream = begin_encryption(&operator, "content-key-1", input);
+    began(&world).await;
+    let finishing = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        more.write_all(&[0; 4096]).await
+    });
+    world.stop_enclave().await.unwrap();
+    finishing.await.unwrap().unwrap();
+    assert_eq!(stream.await.unwrap().unwrap().bytes_in, 8192);
+    let Some(EventBody::Processed { outcome, bytes_in, .. }) = end(&world).await.body else { panic!("no end") };
+    assert_eq!((outcome, bytes_in), (Outcome::Complete, 8192));
+    world.check().intact();
+}
+
+#[tokio::test]
 async fn a_caller_that_goes_away_leaves_an_end_on_the_record() {
     let world = World::start().await;
     let operator = world.operator();
