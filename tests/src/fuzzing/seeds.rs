@@ -45,6 +45,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     seed("note", "checkpoint", led(&[0], material::vector_checkpoint().as_bytes()));
     seed("note", "verifier-key", led(&[0], material::vector_line("log verifier key").as_bytes()));
     seed("note", "segment-name", b"\x0000000000000000000000-0000000001.seg".to_vec());
+    seed("note", "untouched", vec![1]);
     seed("note", "flip", led(&[1], &flip));
     seed("proofs", "of-9", led(&[8, 3, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9], &flip));
     seed("proofs", "of-256", vec![255, 200]);
