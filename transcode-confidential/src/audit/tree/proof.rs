@@ -91,7 +91,7 @@ pub fn inclusion_proof<S: HashSource + ?Sized>(source: &S, index: u64, size: u64
     Ok(path)
 }
 
-/// PROOF(`old`, D[`new`]) of RFC 6962 section 2.1.2. Empty where the sizes are equal or `old` is 0.
+/// `PROOF(old, D[new])` of RFC 6962 section 2.1.2. Empty where the sizes are equal or `old` is 0.
 ///
 /// # Errors
 /// [`ProofError::Range`] where `old > new`; [`ProofError::Missing`].
