@@ -143,12 +143,13 @@ impl Shared {
 
     /// Counts a request; tells whether its connection is to be cut, and when.
     fn count(&self, request: &Request) -> Option<CutWhen> {
+        let kind = kind(request);
         let number = {
             let mut requests = self.requests.lock().expect("no test panics while it holds this");
-            requests.push(kind(request));
-            requests.len() as u64
+            requests.push(kind);
+            requests.iter().filter(|other| **other == kind).count()
         };
-        let cut = self.script.borrow().cut.filter(|cut| cut.request == number);
+        let cut = self.script.borrow().cut.filter(|cut| (cut.kind, cut.number) == (kind, number));
         cut.map(|cut| cut.when)
     }
 }

@@ -97,8 +97,10 @@ impl Lie {
 /// When a connection is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cut {
-    /// At which request, counted over all connections from the start of the parent.
-    pub request: u64,
+    /// At a request of which kind, as [`super::ScriptedParent::requests`] names it.
+    pub kind: &'static str,
+    /// At which of them, counted from 1 over all connections from the start of the parent.
+    pub number: usize,
     /// Whether the request is still carried out, so that only its answer is lost.
     pub when: CutWhen,
 }
