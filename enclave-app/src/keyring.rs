@@ -139,6 +139,21 @@ impl Keyring {
         });
     }
 
+    /// Forgets one version, and ends what is done with it.
+    pub fn forget(&self, id: &KeyId, version: KeyVersion) {
+        if let Some(slot) = self.slots().remove(&(id.clone(), version)) {
+            slot.revoked.cancel();
+        }
+    }
+
+    /// Ends what is done with the versions of a key that `which` picks. They stay known, for when they may be used again.
+    pub fn interrupt(&self, id: &KeyId, which: impl Fn(KeyVersion) -> bool) {
+        for ((_, _), slot) in self.slots().iter_mut().filter(|((key, version), _)| key == id && which(*version)) {
+            slot.revoked.cancel();
+            *slot = Arc::new(Slot::new(slot.record.clone(), None).with_material(slot.material.get().cloned()));
+        }
+    }
+
     /// Material of a version, by an attested call to KMS where it is not in memory. Concurrent callers share one call.
     ///
     /// # Errors
@@ -179,6 +194,11 @@ impl Slot {
             revoked: CancellationToken::new(),
             failure: Mutex::new(None),
         }
+    }
+
+    fn with_material(mut self, material: Option<Arc<KeyMaterial>>) -> Self {
+        self.material = OnceCell::new_with(material);
+        self
     }
 
     async fn unwrap(&self, kms: &KmsClient, context: WrapContext) -> Result<Arc<KeyMaterial>, UnwrapError> {

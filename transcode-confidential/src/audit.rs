@@ -27,6 +27,7 @@ mod event;
 mod leaf;
 mod log;
 mod receipt;
+mod request_tag;
 mod seal;
 pub mod segment;
 pub mod tiles;
@@ -41,6 +42,7 @@ pub use event::{AuditEvent, AuditEventType, AuditSeverity, EventDraft};
 pub use leaf::{DETAILS_LIMIT, LEAF_LIMIT, LeafError, NAME_LIMIT, decode as decode_leaf, leaf_hash};
 pub use log::AuditLog;
 pub use receipt::{Receipt, ReceiptError};
+pub use request_tag::RequestTag;
 pub use seal::{LogState, Seal};
 
 // Rotation writes its history into an audit log, and the two are documented and imported together.

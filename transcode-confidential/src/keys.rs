@@ -4,6 +4,7 @@
 //! ([`KeyTable::decide`]) that turns a request into the event that grants it, or into a refusal. The enclave runs it on its
 //! persisted log; [`KeyRotationManager`] runs it on an in-memory [`crate::audit::AuditLog`], for embedding.
 
+mod answered;
 mod attestor;
 mod error;
 mod manager;
@@ -11,6 +12,7 @@ mod policy;
 mod request;
 mod state;
 
+pub use answered::{ANSWERED_AGE, ANSWERED_LIMIT, Answered, AnsweredRequests};
 pub use attestor::{Attested, Attestor, AttestorError};
 pub use error::{FoldError, KeyError};
 pub use manager::{KeyRotationManager, ManagedKey};

@@ -53,6 +53,7 @@ mod frame;
 mod header;
 mod header_reader;
 pub mod primitives;
+mod reencryptor;
 mod suite;
 #[cfg(test)]
 mod tests;
@@ -66,6 +67,7 @@ pub use error::{Malformed, MessageError};
 pub use frame::FrameLength;
 pub use header::{EncryptedDataKey, ParsedHeader};
 pub use header_reader::HeaderReader;
+pub use reencryptor::Reencryptor;
 pub use suite::MessageId;
 pub use wrapping::{WrappedDataKey, WrappingKey};
 

@@ -8,7 +8,7 @@ use transcode_confidential::{
     attestation::UserData,
     audit::{
         AuditEventType, Chain, CreationReason, EpochOpened, EpochStatement, EventBody, EventDraft, KeyChange,
-        KeyOperation, Maintenance, Outcome, Receipt, Seal,
+        KeyOperation, Maintenance, Outcome, Receipt, RequestTag, Seal,
         checkpoint::{Checkpoint, log_verifier_key},
         decode_leaf, leaf_hash,
         segment::{Footer, Record, RecordKind, SegmentHeader},
@@ -110,6 +110,17 @@ fn vectors() -> String {
         line(&format!("inclusion proof of {index} in 9"), &path.concat());
     }
     line("consistency proof of 3 and 9", &consistency_proof(&batch.hashes[..], 3, 9).unwrap().concat());
+
+    // Apart from the log above: what an event says of the request that it answers.
+    let tag = RequestTag::new(&"ops".parse().unwrap(), "retry-1", ("POST", "/v1/keys/film-1/minimum", b"{}"));
+    let draft = EventDraft::new(AuditEventType::KeyRevoked, "vector")
+        .key("film-1", Some(KeyVersion(2)))
+        .principal("ops")
+        .body(EventBody::KeyChanged { change: KeyChange::DecryptFrom })
+        .request(Some(tag));
+    let (event, leaf) = Chain::new().append(draft, Timestamp(1_767_225_600_000)).unwrap();
+    assert_eq!(decode_leaf(&leaf).unwrap(), event);
+    line("leaf of a request with the idempotency key retry-1", &leaf);
 
     let seal = Seal::sign(&epoch_key, log_id, state);
     line("seal", &seal.to_bytes());

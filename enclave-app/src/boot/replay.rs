@@ -10,7 +10,7 @@ use transcode_confidential::{
         verify::{LogVerifier, SealedEvent, Tail, Verdict},
     },
     ids::{KeyVersion, LogId, Sequence},
-    keys::{FoldError, KeyState, KeyTable},
+    keys::{FoldError, KeyState, KeyTable, VersionState},
     protocol::host::{READ_LIMIT, Reply, Request, SEGMENTS_LIMIT, SegmentInfo},
     signature::PublicKey,
 };
@@ -210,8 +210,12 @@ impl<'a> Fold<'a> {
 
     fn key_changed(&self, event: &AuditEvent) {
         let Some(id) = event.key_id.as_deref().and_then(|id| id.parse().ok()) else { return };
-        if self.keys.key(&id).is_some_and(|key| matches!(key.state, KeyState::Revoked | KeyState::Destroyed)) {
-            self.keyring.revoke(&id);
+        let Some(key) = self.keys.key(&id) else { return };
+        if matches!(key.state, KeyState::Revoked | KeyState::Destroyed) {
+            return self.keyring.revoke(&id);
+        }
+        for version in key.versions.iter().filter(|version| version.state == VersionState::Destroyed) {
+            self.keyring.forget(&id, version.version);
         }
     }
 

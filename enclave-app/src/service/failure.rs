@@ -133,8 +133,12 @@ impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         let code = match &error {
             KeyError::Unknown => return Self::denied(),
-            KeyError::Exists | KeyError::VersionMismatch { .. } | KeyError::NotSuspended => ErrorCode::Conflict,
-            KeyError::Revoked => ErrorCode::Revoked,
+            KeyError::Exists
+            | KeyError::VersionMismatch { .. }
+            | KeyError::NotSuspended
+            | KeyError::ActiveVersion(_)
+            | KeyError::Unchanged(_) => ErrorCode::Conflict,
+            KeyError::Revoked | KeyError::BelowMinimum { .. } => ErrorCode::Revoked,
             KeyError::Suspended => ErrorCode::Suspended,
             KeyError::RotationDue => ErrorCode::RotationDue,
             KeyError::NoSuchVersion(_) => ErrorCode::Unverified,

@@ -152,12 +152,14 @@ coded!(
     KeyChange {
         /// No use any more; erased from memory; its id is never used again.
         Revoked = 0,
-        /// Its wrapped records are deleted as well.
+        /// Its wrapped records are deleted as well; where the event names a version, that version alone.
         Destroyed = 1,
         /// No use until it is resumed.
         Suspended = 2,
         /// Usable again.
         Resumed = 3,
+        /// Versions below that of the event no longer decrypt.
+        DecryptFrom = 4,
     }
 );
 coded!(
@@ -173,7 +175,7 @@ coded!(
         UnwrapDataKey = 3,
         /// A media key is derived and released.
         DeriveMediaKey = 4,
-        /// A message's data key is wrapped anew under the active version.
+        /// A message is encrypted anew under the active version; nothing of its content is released.
         Rewrap = 5,
     }
 );

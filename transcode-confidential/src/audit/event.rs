@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::body::EventBody;
+use super::{body::EventBody, request_tag::RequestTag};
 use crate::{
     ids::{Epoch, KeyVersion, LeafHash, Sequence},
     time::Timestamp,
@@ -27,7 +27,7 @@ pub enum AuditEventType {
     KeyGenerated = 4,
     /// A key got its next version.
     KeyRotated = 5,
-    /// A key was revoked, destroyed, suspended or resumed; the body says which.
+    /// A key, or a version of it, was revoked, destroyed, suspended or resumed, or stopped decrypting; the body says which.
     KeyRevoked = 6,
     /// A use of a key began.
     KeyUsed = 7,
@@ -148,6 +148,8 @@ pub struct AuditEvent {
     pub details: String,
     /// For programs: what this kind of event says beyond the common fields.
     pub body: Option<EventBody>,
+    /// The request that it answers, where that came with an idempotency key.
+    pub request: Option<RequestTag>,
     /// Leaf hash of the event before; [`LeafHash::ZERO`] for the first.
     pub previous: LeafHash,
     /// Leaf hash of this event.
@@ -176,6 +178,8 @@ pub struct EventDraft {
     pub details: String,
     /// For programs.
     pub body: Option<EventBody>,
+    /// The request that it answers, where that came with an idempotency key.
+    pub request: Option<RequestTag>,
 }
 
 impl EventDraft {
@@ -191,6 +195,7 @@ impl EventDraft {
             content_id: None,
             details: details.into(),
             body: None,
+            request: None,
         }
     }
 
@@ -222,6 +227,12 @@ impl EventDraft {
     /// Sets the body.
     pub fn body(mut self, body: EventBody) -> Self {
         self.body = Some(body);
+        self
+    }
+
+    /// Names the request that this event answers.
+    pub const fn request(mut self, request: Option<RequestTag>) -> Self {
+        self.request = request;
         self
     }
 

@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::{
     body::{self, EventBody},
     event::{AuditEvent, AuditEventType, AuditSeverity, EventDraft},
+    request_tag::RequestTag,
 };
 use crate::{
     cbor::{CborError, MapReader, Reader, Writer},
@@ -24,7 +25,7 @@ pub const DETAILS_LIMIT: usize = 4096;
 pub const NAME_LIMIT: usize = 256;
 
 const LEAF_VERSION: u64 = 1;
-const FIELDS: usize = 14;
+const FIELDS: usize = 15;
 
 /// Why some bytes are not a leaf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -85,6 +86,7 @@ pub(super) fn encode(place: &Place, draft: &EventDraft) -> Result<Vec<u8>, LeafE
         draft.principal.is_some(),
         draft.content_id.is_some(),
         draft.body.is_some(),
+        draft.request.is_some(),
     ];
     out.map(8 + optional.into_iter().filter(|given| *given).count());
     out.uint(0).uint(LEAF_VERSION);
@@ -108,6 +110,9 @@ pub(super) fn encode(place: &Place, draft: &EventDraft) -> Result<Vec<u8>, LeafE
         }
         out.uint(13);
         said.encode(&mut out);
+    }
+    if let Some(request) = draft.request {
+        out.uint(14).bytes(&request.to_bytes());
     }
     let leaf = out.into_bytes();
     if leaf.len() > LEAF_LIMIT { Err(LeafError::TooLong(leaf.len())) } else { Ok(leaf) }
@@ -147,6 +152,7 @@ pub fn decode(leaf: &[u8]) -> Result<AuditEvent, LeafError> {
         Some(reader) => Some(EventBody::decode(reader)?),
         None => None,
     };
+    let request = map.optional(14)?.map(|reader| reader.array_of()).transpose()?.and_then(RequestTag::from_bytes);
     map.end()?;
     reader.end()?;
     let event = AuditEvent {
@@ -162,6 +168,7 @@ pub fn decode(leaf: &[u8]) -> Result<AuditEvent, LeafError> {
         content_id,
         details,
         body,
+        request,
         previous,
         hash: leaf_hash(leaf),
     };
@@ -193,6 +200,7 @@ impl AuditEvent {
             content_id: self.content_id.clone(),
             details: self.details.clone(),
             body: self.body.clone(),
+            request: self.request,
         }
     }
 
@@ -210,6 +218,7 @@ impl AuditEvent {
             content_id: draft.content_id,
             details: draft.details,
             body: draft.body,
+            request: draft.request,
             previous: place.previous,
             hash,
         }

@@ -32,6 +32,20 @@ pub enum KeyError {
     /// The key has no such version.
     #[error("the key has no version {0}")]
     NoSuchVersion(KeyVersion),
+    /// The active version cannot be destroyed by itself.
+    #[error("version {0} is active; rotate the key first, or destroy the whole of it")]
+    ActiveVersion(KeyVersion),
+    /// Messages of this version are not decrypted any more.
+    #[error("version {version} no longer decrypts: the oldest that does is {minimum}")]
+    BelowMinimum {
+        /// The version of the message.
+        version: KeyVersion,
+        /// The oldest version that decrypts.
+        minimum: KeyVersion,
+    },
+    /// It is so already.
+    #[error("versions from {0} on decrypt already")]
+    Unchanged(KeyVersion),
     /// Another version is active than the caller expected.
     #[error("version {active} is active, not {expected}")]
     VersionMismatch {

@@ -164,6 +164,52 @@ impl KeyRotationManager {
         Ok(())
     }
 
+    /// Suspends a key: no use until it is resumed.
+    ///
+    /// # Errors
+    /// [`KeyError::Unknown`], [`KeyError::Suspended`], [`KeyError::Revoked`].
+    pub fn suspend_key(&mut self, key_id: &str) -> Result<(), KeyError> {
+        self.commit(&key_id.parse()?, &KeyRequest::Change(KeyChange::Suspended)).map(drop)
+    }
+
+    /// Takes a suspension back.
+    ///
+    /// # Errors
+    /// [`KeyError::Unknown`], [`KeyError::NotSuspended`], [`KeyError::Revoked`].
+    pub fn resume_key(&mut self, key_id: &str) -> Result<(), KeyError> {
+        self.commit(&key_id.parse()?, &KeyRequest::Change(KeyChange::Resumed)).map(drop)
+    }
+
+    /// Ends a key as [`KeyRotationManager::revoke_key`] does, also one that was revoked before, for good.
+    ///
+    /// # Errors
+    /// [`KeyError::Unknown`]; [`KeyError::Revoked`] where it was destroyed before.
+    pub fn destroy_key(&mut self, key_id: &str) -> Result<(), KeyError> {
+        let id = key_id.parse()?;
+        self.commit(&id, &KeyRequest::Change(KeyChange::Destroyed))?;
+        self.materials.retain(|(key, _), _| *key != id);
+        Ok(())
+    }
+
+    /// Ends one version that is not active; its material is wiped.
+    ///
+    /// # Errors
+    /// [`KeyError::ActiveVersion`], [`KeyError::NoSuchVersion`], [`KeyError::Unknown`], [`KeyError::Revoked`].
+    pub fn destroy_version(&mut self, key_id: &str, version: u32) -> Result<(), KeyError> {
+        let (id, version) = (key_id.parse()?, KeyVersion(version));
+        self.commit(&id, &KeyRequest::DestroyVersion(version))?;
+        self.materials.remove(&(id, version));
+        Ok(())
+    }
+
+    /// Decrypts under versions from `version` on only. May be lowered again.
+    ///
+    /// # Errors
+    /// [`KeyError::NoSuchVersion`], [`KeyError::Unchanged`], [`KeyError::Unknown`], [`KeyError::Revoked`].
+    pub fn decrypt_from(&mut self, key_id: &str, version: u32) -> Result<(), KeyError> {
+        self.commit(&key_id.parse()?, &KeyRequest::DecryptFrom(KeyVersion(version))).map(drop)
+    }
+
     /// Every version of a key, oldest first. Empty for a key that does not exist.
     pub fn key_versions(&self, key_id: &str) -> Vec<ManagedKey> {
         let found = key_id.parse().ok().and_then(|id: KeyId| self.table.key(&id).map(|key| (id.clone(), key)));

@@ -26,13 +26,18 @@ pub enum KeyRequest {
         /// SHA-256 of the wrapped key record, where the key is wrapped.
         record: Option<Digest>,
     },
-    /// Revoke, destroy, suspend or resume.
+    /// Revoke, destroy, suspend or resume the whole key. [`KeyChange::DecryptFrom`] has a request of its own.
     Change(KeyChange),
+    /// Destroy one version that is not active.
+    DestroyVersion(KeyVersion),
+    /// Decrypt from this version on only. It may be lowered again.
+    DecryptFrom(KeyVersion),
     /// Begin a use.
     Use {
         /// What for.
         operation: KeyOperation,
-        /// The version that a message names; `None` for the active one. Only operations that are not counted may name one.
+        /// The version that a message names, for operations that read one; any other must name the active one. `None` stands
+        /// for the active one.
         version: Option<KeyVersion>,
         /// SHA-256 of the serialized encryption context.
         context: Option<Digest>,
@@ -40,6 +45,16 @@ pub enum KeyRequest {
 }
 
 impl KeyTable {
+    /// Checks that the version that a caller expects to be active is; `None` expects nothing.
+    ///
+    /// # Errors
+    /// [`KeyError::VersionMismatch`], [`KeyError::Unknown`], and [`KeyError::Revoked`] where no version is active.
+    pub fn expect_active(&self, id: &KeyId, expected: Option<KeyVersion>) -> Result<(), KeyError> {
+        let Some(expected) = expected else { return Ok(()) };
+        let active = self.key(id).ok_or(KeyError::Unknown)?.active().ok_or(KeyError::Revoked)?.version;
+        if expected == active { Ok(()) } else { Err(KeyError::VersionMismatch { expected, active }) }
+    }
+
     /// Decides a request: the event that grants it, which takes effect with [`KeyTable::apply`], or the reason to refuse it.
     ///
     /// Pure: state, request and time alone determine the answer. Deciding and applying must happen in one critical section;
@@ -52,6 +67,8 @@ impl KeyTable {
             KeyRequest::Generate { policy, record } => self.decide_generate(id, policy, *record),
             KeyRequest::Rotate { expected, reason, record } => self.decide_rotate(id, *expected, *reason, *record),
             KeyRequest::Change(change) => self.decide_change(id, *change),
+            KeyRequest::DestroyVersion(version) => self.decide_destroy_version(id, *version),
+            KeyRequest::DecryptFrom(version) => self.decide_decrypt_from(id, *version),
             KeyRequest::Use { operation, version, context } => self.decide_use(id, *operation, *version, *context, now),
         }
     }
@@ -99,11 +116,42 @@ impl KeyTable {
             }
             (KeyChange::Suspended, KeyState::Active) => "suspended",
             (KeyChange::Resumed, KeyState::Suspended) => "resumed",
+            (KeyChange::DecryptFrom, _) => return Err(KeyError::Policy("name the version to decrypt from")),
             (KeyChange::Resumed, KeyState::Active) => return Err(KeyError::NotSuspended),
             (KeyChange::Suspended, KeyState::Suspended) => return Err(KeyError::Suspended),
             (_, KeyState::Revoked | KeyState::Destroyed) => return Err(KeyError::Revoked),
         };
         Ok(EventDraft::new(AuditEventType::KeyRevoked, details).key(id, None).body(EventBody::KeyChanged { change }))
+    }
+
+    fn decide_destroy_version(&self, id: &KeyId, version: KeyVersion) -> Result<EventDraft, KeyError> {
+        let key = self.key(id).ok_or(KeyError::Unknown)?;
+        match (key.state, key.version(version).ok_or(KeyError::NoSuchVersion(version))?.state) {
+            (KeyState::Revoked | KeyState::Destroyed, _) | (_, VersionState::Revoked | VersionState::Destroyed) => {
+                Err(KeyError::Revoked)
+            }
+            (_, VersionState::Active) => Err(KeyError::ActiveVersion(version)),
+            (_, VersionState::Deactivated) => {
+                Ok(EventDraft::new(AuditEventType::KeyRevoked, format!("version {version} destroyed"))
+                    .key(id, Some(version))
+                    .body(EventBody::KeyChanged { change: KeyChange::Destroyed }))
+            }
+        }
+    }
+
+    fn decide_decrypt_from(&self, id: &KeyId, version: KeyVersion) -> Result<EventDraft, KeyError> {
+        let key = self.key(id).ok_or(KeyError::Unknown)?;
+        if matches!(key.state, KeyState::Revoked | KeyState::Destroyed) {
+            return Err(KeyError::Revoked);
+        }
+        let _ = key.version(version).ok_or(KeyError::NoSuchVersion(version))?;
+        if key.decrypt_from == version {
+            return Err(KeyError::Unchanged(version));
+        }
+        let details = format!("versions from {version} on decrypt, before it was {}", key.decrypt_from);
+        Ok(EventDraft::new(AuditEventType::KeyRevoked, details)
+            .key(id, Some(version))
+            .body(EventBody::KeyChanged { change: KeyChange::DecryptFrom }))
     }
 
     fn decide_use(
@@ -116,16 +164,15 @@ impl KeyTable {
     ) -> Result<EventDraft, KeyError> {
         let key = self.usable(id)?;
         let active = key.active().ok_or(KeyError::Revoked)?;
-        let version = match version {
-            Some(version) if !operation.is_counted() => key.version(version).ok_or(KeyError::NoSuchVersion(version))?,
-            Some(version) if version != active.version => {
-                return Err(KeyError::VersionMismatch { expected: version, active: active.version });
+        let version = match (version, operation) {
+            (Some(version), KeyOperation::Decrypt | KeyOperation::UnwrapDataKey) => key.readable(version)?,
+            // Read under the version that the message names, wrapped under the active one.
+            (Some(version), KeyOperation::Rewrap) => key.readable(version).map(|_| active)?,
+            (Some(expected), _) if expected != active.version => {
+                return Err(KeyError::VersionMismatch { expected, active: active.version });
             }
             _ => active,
         };
-        if matches!(version.state, VersionState::Revoked | VersionState::Destroyed) {
-            return Err(KeyError::Revoked);
-        }
         let uses = u64::from(operation.is_counted());
         if uses > 0 && key.policy.need(version.created_at, version.uses, now) == RotationNeed::Required {
             return Err(KeyError::RotationDue);
@@ -136,7 +183,7 @@ impl KeyTable {
             KeyOperation::IssueDataKey => "data key issued",
             KeyOperation::UnwrapDataKey => "data key unwrapped",
             KeyOperation::DeriveMediaKey => "media key derived",
-            KeyOperation::Rewrap => "data key wrapped anew",
+            KeyOperation::Rewrap => "message encrypted anew under the active version",
         };
         Ok(EventDraft::new(AuditEventType::KeyUsed, details).key(id, Some(version.version)).body(EventBody::KeyUsed {
             operation,

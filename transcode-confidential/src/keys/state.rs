@@ -1,16 +1,17 @@
 use std::collections::BTreeMap;
 
-use super::{FoldError, KeyError, KeyRotationPolicy, RotationNeed};
+use super::{AnsweredRequests, FoldError, KeyError, KeyRotationPolicy, RotationNeed};
 use crate::{
     audit::{AuditEvent, AuditEventType, EventBody, KeyChange},
     ids::{Digest, KeyId, KeyVersion},
     time::Timestamp,
 };
 
-/// The state of every key: what the events of a log come to. Holds no secrets.
+/// The state of every key, and the requests that took effect: what the events of a log come to. Holds no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyTable {
     keys: BTreeMap<KeyId, KeyRecord>,
+    answered: AnsweredRequests,
 }
 
 /// The state of one key.
@@ -20,6 +21,8 @@ pub struct KeyRecord {
     pub policy: KeyRotationPolicy,
     /// Its state.
     pub state: KeyState,
+    /// The oldest version that decrypts; 1 unless it was raised.
+    pub decrypt_from: KeyVersion,
     /// Its versions, oldest first; never empty.
     pub versions: Vec<VersionRecord>,
 }
@@ -86,15 +89,46 @@ impl KeyRecord {
         }
     }
 
+    /// A version that messages may still be read under.
+    ///
+    /// # Errors
+    /// [`KeyError::NoSuchVersion`], [`KeyError::Revoked`], [`KeyError::BelowMinimum`].
+    pub fn readable(&self, version: KeyVersion) -> Result<&VersionRecord, KeyError> {
+        let record = self.version(version).ok_or(KeyError::NoSuchVersion(version))?;
+        if matches!(record.state, VersionState::Revoked | VersionState::Destroyed) {
+            return Err(KeyError::Revoked);
+        }
+        if version < self.decrypt_from {
+            return Err(KeyError::BelowMinimum { version, minimum: self.decrypt_from });
+        }
+        Ok(record)
+    }
+
+    fn known(&mut self, version: KeyVersion) -> Option<&mut VersionRecord> {
+        self.versions.iter_mut().find(|record| record.version == version)
+    }
+
+    /// What was destroyed stays so.
+    fn deactivate(&mut self) {
+        let active = self.versions.iter_mut().filter(|version| version.state == VersionState::Active);
+        active.for_each(|version| version.state = VersionState::Deactivated);
+    }
+
     fn set_versions(&mut self, state: VersionState) {
-        self.versions.iter_mut().for_each(|version| version.state = state);
+        let left = self.versions.iter_mut().filter(|version| version.state != VersionState::Destroyed);
+        left.for_each(|version| version.state = state);
     }
 }
 
 impl KeyTable {
     /// A table without keys.
-    pub const fn new() -> Self {
-        Self { keys: BTreeMap::new() }
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The requests that came with an idempotency key and took effect.
+    pub const fn answered(&self) -> &AnsweredRequests {
+        &self.answered
     }
 
     /// One key.
@@ -131,6 +165,12 @@ impl KeyTable {
     /// [`FoldError`] where the event contradicts the state, which is unchanged then. Uses beyond a limit are no
     /// contradiction: a use is counted even if its caller was refused in the end.
     pub fn apply(&mut self, event: &AuditEvent) -> Result<(), FoldError> {
+        self.apply_to_keys(event)?;
+        self.answered.apply(event);
+        Ok(())
+    }
+
+    fn apply_to_keys(&mut self, event: &AuditEvent) -> Result<(), FoldError> {
         let contradiction = |reason| FoldError { sequence: event.sequence, reason };
         let kinds = [
             AuditEventType::KeyGenerated,
@@ -142,6 +182,7 @@ impl KeyTable {
         let id = event.key_id.as_deref().and_then(|id| id.parse::<KeyId>().ok());
         let id = id.ok_or_else(|| contradiction("it names no key"))?;
         let version = || event.key_version.ok_or_else(|| contradiction("it names no version"));
+        let no_version = || contradiction("the version does not exist");
         match (event.event_type, body) {
             (AuditEventType::KeyGenerated, EventBody::KeyCreated { record, .. }) => {
                 if self.keys.contains_key(&id) {
@@ -152,7 +193,9 @@ impl KeyTable {
                 }
                 let first = VersionRecord::new(KeyVersion(1), event.time, *record);
                 let policy = policy_of(body).ok_or_else(|| contradiction("it has no policy"))?;
-                self.keys.insert(id, KeyRecord { policy, state: KeyState::Active, versions: vec![first] });
+                let decrypt_from = KeyVersion(1);
+                self.keys
+                    .insert(id, KeyRecord { policy, state: KeyState::Active, decrypt_from, versions: vec![first] });
             }
             (AuditEventType::KeyRotated, EventBody::KeyCreated { record, .. }) => {
                 let key = self.keys.get_mut(&id).ok_or_else(|| contradiction("the key does not exist"))?;
@@ -162,14 +205,26 @@ impl KeyTable {
                 if key.versions.last().and_then(|last| last.version.next()) != Some(version()?) {
                     return Err(contradiction("the version does not follow on the last"));
                 }
-                key.set_versions(VersionState::Deactivated);
+                key.deactivate();
                 key.versions.push(VersionRecord::new(version()?, event.time, *record));
             }
             (AuditEventType::KeyRevoked, EventBody::KeyChanged { change }) => {
                 let key = self.keys.get_mut(&id).ok_or_else(|| contradiction("the key does not exist"))?;
+                let ended = matches!(key.state, KeyState::Revoked | KeyState::Destroyed);
+                if key.state == KeyState::Destroyed || ended && *change != KeyChange::Destroyed {
+                    return Err(contradiction("the key was ended before"));
+                }
                 match change {
                     KeyChange::Suspended => key.state = KeyState::Suspended,
                     KeyChange::Resumed => key.state = KeyState::Active,
+                    KeyChange::DecryptFrom => key.decrypt_from = key.known(version()?).ok_or_else(no_version)?.version,
+                    KeyChange::Destroyed if event.key_version.is_some() => {
+                        let destroyed = key.known(version()?).ok_or_else(no_version)?;
+                        if destroyed.state == VersionState::Active {
+                            return Err(contradiction("the active version was destroyed alone"));
+                        }
+                        destroyed.state = VersionState::Destroyed;
+                    }
                     KeyChange::Revoked => {
                         key.state = KeyState::Revoked;
                         key.set_versions(VersionState::Revoked);
@@ -182,9 +237,7 @@ impl KeyTable {
             }
             (AuditEventType::KeyUsed, EventBody::KeyUsed { uses, .. }) => {
                 let key = self.keys.get_mut(&id).ok_or_else(|| contradiction("the key does not exist"))?;
-                let wanted = version()?;
-                let used = key.versions.iter_mut().find(|record| record.version == wanted);
-                let used = used.ok_or_else(|| contradiction("the version does not exist"))?;
+                let used = key.known(version()?).ok_or_else(no_version)?;
                 used.uses = used.uses.saturating_add(*uses);
             }
             _ => return Err(contradiction("its body is of another kind")),

@@ -35,6 +35,11 @@ impl Decryptor {
         Self { cipher, frame_length, state: State::Due(1), buffer: Vec::new(), needs: 1 }
     }
 
+    /// Bytes that wait for the rest of their frame.
+    pub(super) const fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Takes bytes of the message and appends to `out` the plaintext of every frame that they complete, each after its
     /// tag was verified and in order.
     ///

@@ -7,7 +7,6 @@ use super::{
     primitives::Tag,
     suite::{Commitment, MessageId, MessageKeys, SUITE_ID},
 };
-use crate::entropy::Entropy;
 
 const VERSION: u8 = 2;
 const FRAMED: u8 = 2;
@@ -106,21 +105,6 @@ impl ParsedHeader {
     pub fn decrypt_with(self, data_key: &DataKey) -> Result<Decryptor, MessageError> {
         let keys = self.authenticate(data_key)?;
         Ok(Decryptor::new(keys.key, self.message_id, self.frame_length))
-    }
-
-    /// Writes this message's header anew with its data key wrapped under `to` alone; the frames that follow it stay as
-    /// they are. Other wrapped copies are dropped.
-    pub fn rewrap(
-        self,
-        from: &WrappingKey<'_>,
-        to: &WrappingKey<'_>,
-        entropy: &dyn Entropy,
-        out: &mut Vec<u8>,
-    ) -> Result<(), MessageError> {
-        let data_key = self.unwrap_data_key(from)?;
-        let keys = self.authenticate(&data_key)?;
-        let wrapped = WrappedDataKey::wrap(&data_key, to, &self.context, entropy)?;
-        write_header(&keys, &self.message_id, &self.context, &wrapped, self.frame_length, out)
     }
 
     /// The first copy that opens; several may name the same key version.
