@@ -2,6 +2,7 @@
 
 mod answer;
 mod content;
+mod data_keys;
 mod keys;
 mod log;
 mod source;
@@ -20,6 +21,7 @@ use transcode_confidential::{
 
 pub use {
     content::{ContentDone, DecryptRequest, EncryptRequest},
+    data_keys::Released,
     log::LogView,
 };
 

@@ -26,6 +26,6 @@ pub mod log_memory;
 pub mod session;
 
 pub use {
-    calls::{Client, ContentDone, DecryptRequest, EncryptRequest, LogView, PolicyAdopted},
+    calls::{Client, ContentDone, DecryptRequest, EncryptRequest, LogView, PolicyAdopted, Released},
     error::{ClientError, ContentError, ErrorKind},
 };

@@ -3,12 +3,14 @@
 //! Every way a key can leave its record goes through [`Custody`], and each method gives something out only after the event
 //! that records it is durable.
 
+mod data_keys;
 mod error;
 mod health;
 mod lifecycle;
 mod pacing;
 mod usage;
 
+pub use data_keys::{PendingUnwrap, Released};
 pub use error::CustodyError;
 pub use health::KmsCounters;
 pub use usage::{Ended, OpenUse, PendingUse, Purpose, UseGrant};

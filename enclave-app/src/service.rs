@@ -7,10 +7,12 @@
 //! | `failure` | refusals: the answer, the record, the request id |
 //! | `evidence` | attestation, checkpoint, consistency, status, policy |
 //! | `keys` | making, listing, rotating, revoking |
+//! | `data_keys` | data keys for clients that work on their own cores |
 //! | `content`, `transfer` | encryption and decryption as streams |
 
 mod caller;
 mod content;
+mod data_keys;
 mod evidence;
 mod failure;
 mod keys;
@@ -148,6 +150,8 @@ fn router(service: Arc<Service>) -> Router {
         .route(&format!("{key}/rotate"), post(keys::rotate))
         .route(&format!("{key}/revoke"), post(keys::revoke))
         .route(&format!("{key}/encrypt"), post(content::encrypt))
+        .route(&format!("{key}/data-keys"), post(data_keys::issue))
+        .route(api::UNWRAP_DATA_KEYS, post(data_keys::unwrap))
         .route(api::DECRYPT, post(content::decrypt))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_route)

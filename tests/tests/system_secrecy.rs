@@ -19,7 +19,9 @@ use testkit::{
     world::{Plan, World},
 };
 use tracing_subscriber::fmt::MakeWriter;
-use transcode_confidential::{audit::segment::RecordKind, cbor::Reader};
+use transcode_confidential::{
+    audit::segment::RecordKind, cbor::Reader, message::EncryptionContext, protocol::api::IssueDataKeys,
+};
 
 /// Everything that is logged, at every level, by every crate.
 #[derive(Clone, Default)]
@@ -57,6 +59,11 @@ async fn a_life() -> (Vec<(String, Vec<u8>)>, Vec<u8>) {
     }
     let message = operator.encrypt("content-key-1", CONTENT).await.unwrap();
     assert_eq!(operator.decrypt(&message).await.unwrap(), CONTENT);
+    let wanted = IssueDataKeys { count: Some(3), ..IssueDataKeys::default() };
+    let key = "content-key-1".parse().unwrap();
+    let issued = operator.client.issue_data_keys(&key, &wanted).await.unwrap();
+    let item = (issued[0].data_key.wrapped().clone(), EncryptionContext::new());
+    operator.client.unwrap_data_keys(vec![item], None).await.unwrap().remove(0).unwrap();
     for fault in [Fault::PlaintextInstead, Fault::PlaintextBeside, Fault::Garbled(100), Fault::EXPIRED] {
         world.kms.fail_next(1, fault);
         let _ = operator.rotate("content-key-2").await;
@@ -77,6 +84,9 @@ async fn a_life() -> (Vec<(String, Vec<u8>)>, Vec<u8>) {
         ("secret access key".to_owned(), world.credentials.secret_access_key.clone().into_bytes()),
         ("session token".to_owned(), world.credentials.session_token.clone().into_bytes()),
     ];
+    for (number, released) in issued.iter().enumerate() {
+        secrets.push((format!("data key {number}"), released.data_key.data_key().material().expose().to_vec()));
+    }
     let segments = world.segments();
     let records = segments.values().flat_map(|bytes| segments::records(bytes));
     for (number, (_, record)) in records.filter(|(_, record)| record.kind == RecordKind::WrappedKey).enumerate() {
@@ -87,7 +97,7 @@ async fn a_life() -> (Vec<(String, Vec<u8>)>, Vec<u8>) {
         let blob = map.required(1).unwrap().bytes(8192).unwrap();
         secrets.push((format!("wrapped key {number}"), world.kms.reveal(blob).unwrap()));
     }
-    assert!(secrets.len() >= 3 + 6, "log keys and four versions at least");
+    assert!(secrets.len() >= 6 + 6, "log keys and four versions at least");
     (secrets, segments.into_values().flatten().collect())
 }
 

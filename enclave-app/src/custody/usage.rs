@@ -109,6 +109,30 @@ impl Custody {
         version: Option<KeyVersion>,
         purpose: &Purpose<'_>,
     ) -> Result<PendingUse, CustodyError> {
+        let recorded = self.record_use(version, purpose).await?;
+        let version = recorded.event.key_version.ok_or(KeyError::Unknown)?;
+        let open = OpenUse {
+            custody: Arc::clone(self),
+            permit: purpose.permit.clone(),
+            version,
+            content_id: purpose.content_id.map(str::to_owned),
+            ended: Ended {
+                began: recorded.event.sequence,
+                outcome: Outcome::Aborted,
+                bytes_in: 0,
+                bytes_out: 0,
+                digest: None,
+            },
+        };
+        Ok(PendingUse { version, recorded, open })
+    }
+
+    /// Grants a use and gives its event a place in the log; begins the rotation that it makes due.
+    pub(super) async fn record_use(
+        self: &Arc<Self>,
+        version: Option<KeyVersion>,
+        purpose: &Purpose<'_>,
+    ) -> Result<Recorded, CustodyError> {
         let id = purpose.permit.key();
         if self.clock.has_drifted() {
             return Err(CustodyError::ClockDrifted);
@@ -131,21 +155,7 @@ impl Custody {
         if purpose.operation.is_counted() && self.ledger.with_keys(due) {
             self.rotate_if_needed(id);
         }
-        let version = recorded.event.key_version.ok_or(KeyError::Unknown)?;
-        let open = OpenUse {
-            custody: Arc::clone(self),
-            permit: purpose.permit.clone(),
-            version,
-            content_id: purpose.content_id.map(str::to_owned),
-            ended: Ended {
-                began: recorded.event.sequence,
-                outcome: Outcome::Aborted,
-                bytes_in: 0,
-                bytes_out: 0,
-                digest: None,
-            },
-        };
-        Ok(PendingUse { version, recorded, open })
+        Ok(recorded)
     }
 
     async fn place_use(&self, request: &KeyRequest, purpose: &Purpose<'_>) -> Result<Recorded, CustodyError> {

@@ -9,6 +9,7 @@ use axum::{
 };
 use transcode_confidential::{
     entropy::Entropy,
+    ids::Principal,
     keys::KeyError,
     message::MessageError,
     protocol::api::{ApiError, ErrorCode, REQUEST_ID_HEADER},
@@ -40,6 +41,20 @@ impl Failure {
         Self::new(ErrorCode::Denied, "not granted, or no such key")
     }
 
+    /// What programs and people are told.
+    pub(super) fn into_parts(self) -> (ErrorCode, String) {
+        (self.code, self.message)
+    }
+
+    /// Puts the refusal of `what` on the record, where it is somebody's doing.
+    pub(super) fn record(&self, service: &Service, principal: Option<Principal>, what: &str) {
+        if is_recorded(self.code) {
+            let details = format!("{what}: {}", self.message);
+            let refusal = Refusal { principal, code: self.code, details };
+            service.refusals.refuse(&service.custody.ledger, refusal);
+        }
+    }
+
     pub(super) fn malformed(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Malformed, message)
     }
@@ -66,11 +81,8 @@ pub(super) async fn finish(State(service): State<Arc<Service>>, request: Request
     let mut response = next.run(request).await;
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         tracing::info!(%request_id, %method, code = %failure.code, "request refused");
-        if is_recorded(failure.code) {
-            let details = format!("{method} {} refused: {} (request {request_id})", shown(&path), failure.message);
-            let refusal = Refusal { principal, code: failure.code, details };
-            service.refusals.refuse(&service.custody.ledger, refusal);
-        }
+        let what = format!("request {request_id}: {method} {} refused", shown(&path));
+        failure.record(&service, principal, &what);
         let body = ApiError {
             code: failure.code,
             message: failure.message,

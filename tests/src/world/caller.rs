@@ -102,6 +102,11 @@ impl Caller {
         Ok(content)
     }
 
+    /// Keeps a receipt that came with an answer.
+    pub fn keep(&self, receipt: Receipt) {
+        self.acknowledged.keep(receipt);
+    }
+
     fn kept(&self, changed: Result<KeyChanged, ClientError>) -> Result<KeyChanged, ClientError> {
         if let Ok(changed) = &changed {
             self.acknowledged.keep(changed.receipt.0.clone());

@@ -10,6 +10,7 @@
 mod allowances;
 mod answers;
 mod chaos;
+mod data_keys;
 mod images;
 mod interruptions;
 mod kms;

@@ -4,10 +4,16 @@
 //! else as JSON. Integers are JSON numbers, times are milliseconds since the Unix epoch, receipts are base64 (RFC 4648
 //! section 4) of [`crate::audit::Receipt`].
 
+mod data_key;
 mod error;
 mod key;
 mod log;
 
+pub use data_key::{
+    DATA_KEY_BATCH, DATA_KEYS_LIMIT, DataKeysError, IssueDataKeys, IssuedDataKeyInfo, IssuedDataKeys, ItemError,
+    KeyText, SecretBuffer, UnwrapDataKeys, UnwrapItem, UnwrapOutcome, UnwrappedDataKeyInfo, UnwrappedDataKeys,
+    WrappedText,
+};
 pub use error::{ApiError, ErrorCode};
 pub use key::{CreateKey, KeyChanged, KeyInfo, KeyList, RotateKey, VersionInfo};
 pub use log::{CheckpointReply, ConsistencyReply, KmsHealth, Status};
@@ -24,10 +30,13 @@ pub const CHECKPOINT: &str = "/v1/checkpoint";
 /// `GET`, query `old` and `new`: a consistency proof, [`ConsistencyReply`].
 pub const CONSISTENCY: &str = "/v1/consistency";
 /// `POST` [`CreateKey`]: makes a key, `201` [`KeyChanged`]. `GET`: [`KeyList`]. Below it `/{id}` (`GET` [`KeyInfo`]),
-/// `/{id}/rotate` (`POST` [`RotateKey`]), `/{id}/revoke` (`POST`), `/{id}/encrypt` (`POST`, content).
+/// `/{id}/rotate` (`POST` [`RotateKey`]), `/{id}/revoke` (`POST`), `/{id}/encrypt` (`POST`, content), `/{id}/data-keys` (`POST`
+/// [`IssueDataKeys`], `200` [`IssuedDataKeys`]).
 pub const KEYS: &str = "/v1/keys";
 /// `POST`, content: decrypts a message, which names its key.
 pub const DECRYPT: &str = "/v1/decrypt";
+/// `POST` [`UnwrapDataKeys`]: data keys that were issued, or lie in the headers of messages, [`UnwrappedDataKeys`].
+pub const UNWRAP_DATA_KEYS: &str = "/v1/data-keys/unwrap";
 /// `PUT`: a signed policy document, which speaks for itself.
 pub const POLICY: &str = "/v1/policy";
 /// `GET`: [`Status`].
