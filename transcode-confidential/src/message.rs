@@ -42,6 +42,9 @@
 //! Where the caller works on its own cores, the keeper of the content key issues a data key ([`IssuedDataKey::issue`]),
 //! the caller encrypts with it ([`Encryptor::begin_issued`]), and for reading the keeper unwraps
 //! ([`WrappedDataKey::unwrap`]) and the caller decrypts ([`ParsedHeader::decrypt_with`]).
+//!
+//! With many cores, [`FrameWriter`] and [`FrameReader`] number the frames of a message in order, and threads seal and open
+//! them by the block.
 
 mod context;
 mod cursor;
@@ -52,6 +55,7 @@ mod error;
 mod frame;
 mod header;
 mod header_reader;
+mod parallel;
 pub mod primitives;
 mod reencryptor;
 mod suite;
@@ -67,6 +71,7 @@ pub use error::{Malformed, MessageError};
 pub use frame::FrameLength;
 pub use header::{EncryptedDataKey, ParsedHeader};
 pub use header_reader::HeaderReader;
+pub use parallel::{AssignedBlock, FrameReader, FrameRun, FrameWriter, SealBlock, SealedBlock};
 pub use reencryptor::Reencryptor;
 pub use suite::MessageId;
 pub use wrapping::{WrappedDataKey, WrappingKey};

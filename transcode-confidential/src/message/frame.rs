@@ -10,7 +10,11 @@ use super::{
 /// Announces the final frame, where another frame has its sequence number.
 const FINAL_MARK: u32 = u32::MAX;
 const IV_LEN: usize = 12;
-const TAG_LEN: usize = 16;
+pub(super) const TAG_LEN: usize = 16;
+/// What precedes the content of a regular frame: number and IV.
+pub(super) const HEAD: usize = 4 + IV_LEN;
+/// The same of the final frame, which has a mark and a length as well.
+pub(super) const FINAL_HEAD: usize = 4 + HEAD + 4;
 
 /// Length of the content of every frame but the last, in bytes: 1 to 16 MiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,6 +83,10 @@ pub(super) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
+    pub(super) const fn content_len(&self) -> usize {
+        self.ciphertext.len()
+    }
+
     /// Reads the frame that is due from the front of `input`, and its length. Everything that can be refused before the
     /// ciphertext has arrived is.
     pub(super) fn parse(input: &'a [u8], due: u32, frame_length: FrameLength) -> Result<(Self, usize), Stop> {
@@ -112,17 +120,16 @@ impl<'a> Frame<'a> {
 pub(super) struct FrameCipher {
     key: BulkKey,
     message_id: MessageId,
-    aad: Vec<u8>,
 }
 
 impl FrameCipher {
     pub(super) const fn new(key: BulkKey, message_id: MessageId) -> Self {
-        Self { key, message_id, aad: Vec::new() }
+        Self { key, message_id }
     }
 
     /// Appends a whole frame to `out`.
     pub(super) fn seal(
-        &mut self,
+        &self,
         kind: FrameKind,
         sequence: u32,
         plaintext: &[u8],
@@ -140,9 +147,8 @@ impl FrameCipher {
         }
         let start = out.len();
         out.extend_from_slice(plaintext);
-        self.set_aad(kind, sequence, plaintext);
         let content = out.get_mut(start..).unwrap_or_default();
-        match self.key.seal(nonce(sequence), &self.aad, content) {
+        match self.key.seal(nonce(sequence), self.aad(kind, sequence, plaintext.len()).bytes(), content) {
             Ok(Tag(tag)) => {
                 out.extend_from_slice(&tag);
                 Ok(())
@@ -155,24 +161,68 @@ impl FrameCipher {
     }
 
     /// Appends the plaintext of a frame to `out`, or nothing.
-    pub(super) fn open(&mut self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<(), MessageError> {
-        self.set_aad(frame.kind, frame.sequence, frame.ciphertext);
+    pub(super) fn open(&self, frame: &Frame<'_>, out: &mut Vec<u8>) -> Result<(), MessageError> {
+        let aad = self.aad(frame.kind, frame.sequence, frame.ciphertext.len());
         let start = out.len();
         out.extend_from_slice(frame.ciphertext);
         let content = out.get_mut(start..).unwrap_or_default();
-        self.key.open(nonce(frame.sequence), &self.aad, content, frame.tag).map_err(|_| {
+        self.key.open(nonce(frame.sequence), aad.bytes(), content, frame.tag).map_err(|_| {
             forget(out, start);
             MessageError::Unauthentic
         })
     }
 
+    /// Makes a whole frame out of its content, which lies behind room for the head and before room for the tag.
+    pub(super) fn seal_in_place(&self, kind: FrameKind, sequence: u32, frame: &mut [u8]) -> Result<(), MessageError> {
+        let head_len = if kind == FrameKind::Final { FINAL_HEAD } else { HEAD };
+        let Some(((head, content), tag)) = frame
+            .split_last_chunk_mut::<TAG_LEN>()
+            .and_then(|(rest, tag)| Some((rest.split_at_mut_checked(head_len)?, tag)))
+        else {
+            return Err(MessageError::GivenUp);
+        };
+        let (mark, length) = (FINAL_MARK.to_be_bytes(), content_length(content).to_be_bytes());
+        let (number, iv) = (sequence.to_be_bytes(), nonce(sequence).0);
+        let fields: [&[u8]; 4] = match kind {
+            FrameKind::Regular => [&[], &number, &iv, &[]],
+            FrameKind::Final => [&mark, &number, &iv, &length],
+        };
+        head.iter_mut().zip(fields.into_iter().flatten()).for_each(|(slot, byte)| *slot = *byte);
+        let aad = self.aad(kind, sequence, content.len());
+        let sealed = self.key.seal(nonce(sequence), aad.bytes(), content);
+        let Tag(sealed) = sealed.map_err(|_| MessageError::Unauthentic)?;
+        *tag = sealed;
+        Ok(())
+    }
+
+    /// Makes plaintext out of content and tag where they lie. On error the content must not be used.
+    pub(super) fn open_in_place(&self, kind: FrameKind, sequence: u32, frame: &mut [u8]) -> Result<(), MessageError> {
+        let (content, tag) = frame.split_last_chunk_mut::<TAG_LEN>().ok_or(MessageError::GivenUp)?;
+        let aad = self.aad(kind, sequence, content.len());
+        self.key.open(nonce(sequence), aad.bytes(), content, Tag(*tag)).map_err(|_| MessageError::Unauthentic)
+    }
+
     /// Encryption SDK specification, data-format/message-body-aad.
-    fn set_aad(&mut self, kind: FrameKind, sequence: u32, content: &[u8]) {
-        self.aad.clear();
-        self.aad.extend_from_slice(self.message_id.as_bytes());
-        self.aad.extend_from_slice(kind.aad_content());
-        self.aad.extend_from_slice(&sequence.to_be_bytes());
-        self.aad.extend_from_slice(&u64::from(content_length(content)).to_be_bytes());
+    fn aad(&self, kind: FrameKind, sequence: u32, content: usize) -> FrameAad {
+        let (number, length) = (sequence.to_be_bytes(), (content as u64).to_be_bytes());
+        let fields: [&[u8]; 4] = [self.message_id.as_bytes(), kind.aad_content(), &number, &length];
+        let mut aad = FrameAad { bytes: [0; FrameAad::ROOM], length: fields.iter().map(|field| field.len()).sum() };
+        aad.bytes.iter_mut().zip(fields.into_iter().flatten()).for_each(|(slot, byte)| *slot = *byte);
+        aad
+    }
+}
+
+/// The associated data of one frame.
+struct FrameAad {
+    bytes: [u8; Self::ROOM],
+    length: usize,
+}
+
+impl FrameAad {
+    const ROOM: usize = 80;
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 

@@ -1,6 +1,6 @@
 use super::{
-    Decryptor, EncryptionContext, FrameLength, MAX_ENCRYPTED_DATA_KEYS, Malformed, MessageError, PROVIDER_ID,
-    WrappedDataKey, WrappingKey,
+    Decryptor, EncryptionContext, FrameLength, FrameReader, MAX_ENCRYPTED_DATA_KEYS, Malformed, MessageError,
+    PROVIDER_ID, WrappedDataKey, WrappingKey,
     context::put_length,
     cursor::{Cursor, Stop},
     data_key::DataKey,
@@ -105,6 +105,12 @@ impl ParsedHeader {
     pub fn decrypt_with(self, data_key: &DataKey) -> Result<Decryptor, MessageError> {
         let keys = self.authenticate(data_key)?;
         Ok(Decryptor::new(keys.key, self.message_id, self.frame_length))
+    }
+
+    /// As [`decrypt_with`](Self::decrypt_with), for those who open frames on several cores.
+    pub fn frames_with(self, data_key: &DataKey) -> Result<FrameReader, MessageError> {
+        let keys = self.authenticate(data_key)?;
+        Ok(FrameReader::new(keys.key, self.message_id, self.frame_length))
     }
 
     /// The first copy that opens; several may name the same key version.
