@@ -86,6 +86,11 @@ impl SelfAttestor {
         anchor_clock(&self.nsm, &self.clock, &self.root, &self.image).await
     }
 
+    /// How many of a priority wait for the NSM.
+    pub fn waiting(&self, priority: Priority) -> u64 {
+        self.nsm.waiting(priority)
+    }
+
     /// A document for a client, over the key of the channel, answering its nonce. The client verifies it, not we.
     ///
     /// # Errors

@@ -43,6 +43,7 @@ use crate::{
     host::{CurrentLink, HostCredentials, HostFailure, HostLink},
     kms::{EgressDialer, KmsClient, KmsConfig, KmsError, KmsLimits, KmsSetupError},
     ledger::{Entry, Ledger, LedgerError, LedgerFatal, LedgerWriter, Patience, Store},
+    metrics::Metrics,
     nsm::{AttestationRequest, NsmError, NsmHandle, Priority},
 };
 use replay::Replayed;
@@ -130,6 +131,8 @@ pub struct Booted {
     pub booted_at: Timestamp,
     /// Randomness.
     pub entropy: Arc<EnclaveEntropy>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Opens an epoch.
@@ -141,7 +144,8 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
     let own = measure::own_image(&parts.nsm)?;
     let entropy = Arc::new(EnclaveEntropy::new());
     entropy.mix(&measure::nsm_random(&parts.nsm)?);
-    let nsm = NsmHandle::start(Arc::clone(&parts.nsm))?;
+    let metrics = Arc::new(Metrics::default());
+    let nsm = NsmHandle::start(Arc::clone(&parts.nsm))?.counting(Arc::clone(&metrics));
     let clock = Arc::new(EnclaveClock::new(Arc::clone(&parts.boottime)));
     let mut accepted = vec![own.clone()];
     accepted.extend(config.predecessor_images()?);
@@ -178,7 +182,8 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
         clock: Arc::clone(&clock) as Arc<dyn Clock>,
         documents: Arc::new(nsm.clone()),
         limits,
-    })?;
+    })?
+    .counting(Arc::clone(&metrics));
     let from_kms = async {
         match kms.generate_random(64).await {
             Ok(random) => entropy.mix(&random),
@@ -229,7 +234,7 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
     chain.open_epoch(epoch);
     let ledger = Ledger::new((log_id, enclave_id.clone()), chain, keys, dyn_clock, patience);
     debug_assert_eq!(before.size, ledger.persisted().size);
-    let writer = LedgerWriter::new(ledger.clone(), Arc::clone(&epoch_key), store, links);
+    let writer = LedgerWriter::new(ledger.clone(), Arc::clone(&epoch_key), store, links).counting(Arc::clone(&metrics));
     let writer = tokio::spawn(writer.run(abandon.clone()));
 
     let draft = EventDraft::new(AuditEventType::EnclaveCreated, format!("epoch {epoch} opened"))
@@ -257,6 +262,7 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
         enclave_id,
         booted_at: event.time,
         entropy,
+        metrics,
     })
 }
 

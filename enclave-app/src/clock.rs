@@ -44,6 +44,7 @@ pub struct EnclaveClock {
     anchor: Mutex<Option<Anchor>>,
     last: AtomicU64,
     drifted: AtomicU64,
+    drift_ms: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +73,13 @@ pub enum Anchoring {
 impl EnclaveClock {
     /// A clock that is not anchored yet.
     pub fn new(boottime: Arc<dyn Boottime>) -> Self {
-        Self { boottime, anchor: Mutex::new(None), last: AtomicU64::new(0), drifted: AtomicU64::new(0) }
+        Self {
+            boottime,
+            anchor: Mutex::new(None),
+            last: AtomicU64::new(0),
+            drifted: AtomicU64::new(0),
+            drift_ms: AtomicU64::new(0),
+        }
     }
 
     /// Reads the underlying time, for the moments before and after a call to the NSM.
@@ -90,9 +97,21 @@ impl EnclaveClock {
         let at = before + took / 2;
         let ahead_ms = anchor.map_or(0, |old| signed_millis(old.carried_to(at), nsm));
         *anchor = Some(Anchor { nsm, at });
+        self.drift_ms.store(ahead_ms.unsigned_abs(), Ordering::Relaxed);
         let drifted = ahead_ms.unsigned_abs() > u64::try_from(DRIFT_LIMIT.as_millis()).unwrap_or(u64::MAX);
         self.drifted.store(u64::from(drifted), Ordering::Release);
         if drifted { Anchoring::Drifted { ahead_ms } } else { Anchoring::Anchored }
+    }
+
+    /// How far the clock was off when it was last anchored, forth or back.
+    pub fn last_drift(&self) -> Duration {
+        Duration::from_millis(self.drift_ms.load(Ordering::Relaxed))
+    }
+
+    /// Time since the clock was last anchored; zero where it never was.
+    pub fn anchor_age(&self) -> Duration {
+        let anchor = *self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
+        anchor.map_or(Duration::ZERO, |anchor| self.boottime().saturating_sub(anchor.at))
     }
 
     /// Whether the last anchor found the clock further off than [`DRIFT_LIMIT`]: nothing is granted then.
@@ -174,11 +193,13 @@ mod tests {
         assert_eq!(clock.now(), Timestamp(1_010_000));
         assert_eq!(clock.anchor(ms(10_000), ms(10_000), Timestamp(1_005_000)), Anchoring::Drifted { ahead_ms: 5000 });
         assert!(clock.has_drifted());
+        assert_eq!((clock.last_drift(), clock.anchor_age()), (ms(5000), ms(0)));
         assert_eq!(clock.now(), Timestamp(1_010_000), "time stands still until the anchor has caught up");
         boottime.0.store(17_000, Ordering::Relaxed);
         assert_eq!(clock.now(), Timestamp(1_012_000));
         assert_eq!(clock.anchor(ms(17_000), ms(17_000), Timestamp(1_012_001)), Anchoring::Anchored);
         assert!(!clock.has_drifted());
+        assert_eq!((clock.last_drift(), clock.anchor_age()), (ms(1), ms(0)));
     }
 
     #[test]

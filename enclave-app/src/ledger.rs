@@ -174,6 +174,12 @@ impl Ledger {
         self.head().size()
     }
 
+    /// How much room for events that are not durable yet is held, and how much there is.
+    pub fn backlog(&self) -> (u64, u64) {
+        let limit = self.0.room_for as usize;
+        (limit.saturating_sub(self.0.room.available_permits()) as u64, limit as u64)
+    }
+
     /// Whether events are accepted now.
     pub fn is_available(&self) -> bool {
         *self.0.availability.borrow() == Availability::Open

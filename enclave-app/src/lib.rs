@@ -9,6 +9,7 @@
 //! | [`upkeep`] | rotations that are due, re-attestation, newer policies |
 //! | [`host`] | the enclave's side of the host protocol |
 //! | [`kms`] | AWS KMS, by attestation |
+//! | [`metrics`] | what is counted, and told to the parent |
 //! | [`nsm`], [`attestor`], [`clock`], [`entropy`] | the NSM, our own documents, time, randomness |
 //! | [`grants`], [`keyring`], [`config`] | the policy in force, key material, the measured configuration |
 #![cfg_attr(
@@ -33,6 +34,7 @@ pub mod host;
 pub mod keyring;
 pub mod kms;
 pub mod ledger;
+pub mod metrics;
 pub mod nsm;
 pub mod service;
 pub mod upkeep;
@@ -41,7 +43,7 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use thiserror::Error;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use transcode_confidential::{attestation::TrustRoot, time::Clock};
 use transport::{BindError, Endpoint};
 
@@ -51,6 +53,7 @@ use crate::{
     config::Config,
     grants::Grants,
     ledger::{LedgerFatal, RefusalMeter},
+    metrics::Reporter,
     nsm::Nsm,
     service::{
         RequestRate, Service,
@@ -120,20 +123,28 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
         booted = boot::boot(&parts, &abandon) => booted?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let Booted { custody, link, writer, log_key, epoch_key, policy, enclave_id, booted_at, entropy } = booted;
+    let Booted { custody, link, writer, log_key, epoch_key, policy, enclave_id, booted_at, entropy, metrics } = booted;
     let config = parts.config;
     let mut writer = writer;
     let clock = Arc::clone(&custody.clock) as Arc<dyn Clock>;
     let grants = Arc::new(Grants::new(config.deployment, config.policy_authority, policy.as_deref()));
-    let refusals = Arc::new(RefusalMeter::default());
+    let refusals = Arc::new(RefusalMeter::counting(Arc::clone(&metrics)));
     let upkeep = Upkeep {
         custody: Arc::clone(&custody),
         grants: Arc::clone(&grants),
         refusals: Arc::clone(&refusals),
         link: link.clone(),
         limits: config.limits,
+        metrics: Arc::clone(&metrics),
     };
     upkeep.look_for_policy().await;
+    let reporter = Reporter {
+        metrics: Arc::clone(&metrics),
+        custody: Arc::clone(&custody),
+        grants: Arc::clone(&grants),
+        refusals: Arc::clone(&refusals),
+        link: link.clone(),
+    };
     let listener = config.parent.listen.bind().await?;
     let endpoint = listener.endpoint().clone();
     let service = Arc::new(Service {
@@ -149,11 +160,13 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
         booted_at,
         attestation_rate: RequestRate::per_second(config.limits.attestations_per_second),
         connections: config.limits.connections,
+        metrics,
     });
     serving(Serving { endpoint, log_id: custody.log_id(), epoch: custody.epoch });
 
     let stop = shutdown.child_token();
     let upkeep = tokio::spawn(upkeep.run(stop.clone()));
+    let _reporting = AbortOnDropHandle::new(tokio::spawn(reporter.run(stop.clone())));
     let served = service::serve(service, listener, stop.clone());
     tokio::pin!(served);
     let fatal = tokio::select! {

@@ -32,10 +32,17 @@ use hyper_util::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use transcode_confidential::{protocol::api, signature::SigningKey, time::Timestamp};
+use transcode_confidential::{
+    protocol::{api, metrics::Metric},
+    signature::SigningKey,
+    time::Timestamp,
+};
 use transport::{Drained, Listener, Slots, Stream};
 
-use crate::{custody::Custody, entropy::EnclaveEntropy, grants::Grants, host::CurrentLink, ledger::RefusalMeter};
+use crate::{
+    custody::Custody, entropy::EnclaveEntropy, grants::Grants, host::CurrentLink, ledger::RefusalMeter,
+    metrics::Metrics,
+};
 use caller::Caller;
 use failure::Failure;
 use rate::Rate;
@@ -82,6 +89,8 @@ pub struct Service {
     pub attestation_rate: Rate,
     /// Client connections at the same time.
     pub connections: usize,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 pub use rate::Rate as RequestRate;
@@ -92,8 +101,10 @@ pub async fn serve(service: Arc<Service>, listener: Listener, shutdown: Cancella
     let router = router(Arc::clone(&service));
     let limits = transport::Limits::new(service.connections, DRAIN);
     let strangers = Arc::new(Slots::new(service.connections.div_ceil(STRANGERS)));
+    let metrics = Arc::clone(&service.metrics);
     transport::serve(listener, limits, shutdown.clone(), move |stream| {
-        connection(stream, acceptor.clone(), router.clone(), Arc::clone(&strangers), shutdown.clone())
+        let (strangers, metrics) = (Arc::clone(&strangers), Arc::clone(&metrics));
+        connection(stream, acceptor.clone(), router.clone(), strangers, metrics, shutdown.clone())
     })
     .await
 }
@@ -103,12 +114,18 @@ async fn connection(
     acceptor: TlsAcceptor,
     router: Router,
     strangers: Arc<Slots>,
+    metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
     let tls = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-        Err(_) => return tracing::debug!("TLS handshake took too long"),
+        failed => {
+            metrics.count(Metric::HandshakesFailed, &[]);
+            return match failed {
+                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                _ => tracing::debug!("TLS handshake took too long"),
+            };
+        }
     };
     let certificates = tls.get_ref().1.peer_certificates();
     let caller = caller::Peer::of(certificates.and_then(<[_]>::first));
@@ -116,8 +133,12 @@ async fn connection(
     let stranger = caller.principal().is_none();
     let place = if stranger { strangers.try_acquire() } else { None };
     if stranger && place.is_none() {
+        metrics.count(Metric::StrangersRefused, &[]);
         return tracing::debug!("too many connections without a certificate");
     }
+    let certificate = if stranger { "none" } else { "shown" };
+    metrics.count(Metric::Connections, &[certificate]);
+    let _open = metrics.hold(Metric::ConnectionsOpen, certificate);
     let service = TowerToHyperService::new(router.layer(Extension(caller)));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD);
@@ -138,6 +159,10 @@ async fn connection(
 }
 
 fn router(service: Arc<Service>) -> Router {
+    routes().layer(middleware::from_fn_with_state(Arc::clone(&service), failure::finish)).with_state(service)
+}
+
+fn routes() -> Router<Arc<Service>> {
     let key = format!("{}/{{id}}", api::KEYS);
     Router::new()
         .route(api::ATTESTATION, get(evidence::attestation))
@@ -155,6 +180,24 @@ fn router(service: Arc<Service>) -> Router {
         .route(api::DECRYPT, post(content::decrypt))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_route)
-        .layer(middleware::from_fn_with_state(Arc::clone(&service), failure::finish))
-        .with_state(service)
+}
+
+#[cfg(test)]
+mod tests {
+    use transcode_confidential::protocol::metrics::CATALOGUE;
+
+    use super::*;
+
+    #[test]
+    fn every_route_has_figures_of_its_own() {
+        // The router has no list of its routes but this one.
+        let text = format!("{:?}", routes());
+        let paths: Vec<&str> = text.split('"').filter(|part| part.starts_with("/v1/")).collect();
+        assert!(paths.len() >= 10 && paths.contains(&api::STATUS), "{text}");
+        let known = CATALOGUE[Metric::RequestSeconds as usize].labels[0].values;
+        for path in paths {
+            let named = known.iter().any(|route| route.split(' ').nth(1) == Some(path));
+            assert!(named, "{path} is missing among the routes in protocol/metrics/catalogue.rs");
+        }
+    }
 }

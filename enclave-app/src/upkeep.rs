@@ -14,6 +14,7 @@ use transcode_confidential::{
     protocol::{
         api::ErrorCode,
         host::{Reply, Request},
+        metrics::Metric,
         policy::SignedPolicy,
     },
 };
@@ -25,6 +26,7 @@ use crate::{
     grants::{AdoptError, Grants},
     host::CurrentLink,
     ledger::{Entry, Refusal, RefusalMeter},
+    metrics::Metrics,
 };
 
 /// A clock that drifts at every look stays without grants until the next hour's.
@@ -44,6 +46,8 @@ pub struct Upkeep {
     pub link: CurrentLink,
     /// How often.
     pub limits: Limits,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Upkeep {
@@ -109,7 +113,9 @@ impl Upkeep {
         let ledger = &self.custody.ledger;
         let anchored = self.anchor_clock().await;
         let body = |document, reason| EventBody::Attestation { purpose: Purpose::Head, document, reason };
-        let entry = match self.custody.attestor.attest_head(ledger.persisted()).await {
+        let attested = self.custody.attestor.attest_head(ledger.persisted()).await;
+        self.metrics.count(Metric::Attestations, &[if attested.is_ok() { "ok" } else { "failed" }]);
+        let entry = match attested {
             Ok(document) => Entry {
                 draft: EventDraft::new(AuditEventType::AttestationVerified, "attested again over the log's head")
                     .body(body(Some(Digest::of(&document)), None)),

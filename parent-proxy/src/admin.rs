@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 use transport::{Drained, Limits, Listener, Stream, serve};
 
-use crate::{host::Host, metrics::Metrics};
+use crate::{credentials::Credentials, host::Host, metrics::Metrics};
 
 const CONNECTIONS: usize = 32;
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
@@ -69,9 +69,25 @@ impl Admin {
                 None => text(StatusCode::OK, "ready\n".to_owned()),
                 Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
             },
-            "/metrics" => text(StatusCode::OK, self.metrics.render()),
+            "/metrics" => text(StatusCode::OK, self.figures()),
             _ => text(StatusCode::NOT_FOUND, "/healthz /readyz /metrics\n".to_owned()),
         }
+    }
+
+    /// The proxy's figures and, while they are news, the enclave's.
+    fn figures(&self) -> String {
+        let metrics = &self.metrics;
+        let mut enclave = String::new();
+        if let Some(host) = &self.host {
+            let age = host.figures.expose(&mut enclave);
+            metrics.enclave_report_age_seconds.set(age.map_or(0, |age| age.as_secs()));
+            metrics.store_queue.set(host.store.waiting());
+            let left = host.credentials.as_ref().and_then(Credentials::left);
+            metrics.credentials_remaining_seconds.set(left.map_or(0, |left| left.as_secs()));
+        }
+        metrics.ready.set(self.obstacle().is_none().into());
+        metrics.process.read(&metrics.resident_bytes, &metrics.files_open, &metrics.uptime_seconds);
+        metrics.render() + &enclave
     }
 
     /// Why clients cannot be served now.

@@ -84,6 +84,12 @@ impl Credentials {
         kept.credentials.as_ref().and_then(|(found, _)| found.told(self.clock.now()))
     }
 
+    /// Time that the credentials held have left; `None` where there are none, or where they are being fetched.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let kept = self.kept.try_lock().ok()?;
+        kept.credentials.as_ref().map(|(found, _)| found.left(self.clock.now()))
+    }
+
     async fn fetch(&self) -> Result<Parsed, CredentialsError> {
         let found = match &self.source {
             CredentialsConfig::Imds { endpoint } => imds::fetch(endpoint).await?,

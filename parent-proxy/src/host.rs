@@ -18,8 +18,8 @@ use tracing::{debug, info, warn};
 use transport::{Drained, Limits, Listener, Stream, serve};
 
 use crate::{
-    config::HostConfig, credentials::Credentials, enclave::EnclavePeer, metrics::Metrics, policy::PolicySource,
-    sometimes::Sometimes, store::StoreHandle,
+    config::HostConfig, credentials::Credentials, enclave::EnclavePeer, figures::EnclaveFigures, metrics::Metrics,
+    policy::PolicySource, sometimes::Sometimes, store::StoreHandle,
 };
 use fence::Fence;
 use session::{Ended, Session};
@@ -39,6 +39,7 @@ pub(crate) struct Host {
     enclave: EnclavePeer,
     metrics: Arc<Metrics>,
     complaints: Sometimes,
+    pub(crate) figures: EnclaveFigures,
 }
 
 impl Host {
@@ -60,6 +61,7 @@ impl Host {
             enclave,
             metrics,
             complaints: Sometimes::default(),
+            figures: EnclaveFigures::default(),
         }
     }
 

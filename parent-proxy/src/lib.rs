@@ -8,7 +8,7 @@
 //! | `host` | the host protocol: one live session, strict order |
 //! | [`store`] | segments on disk: what was acknowledged is there after a crash |
 //! | `credentials`, `policy` | what the enclave cannot get by itself, verified or tried there |
-//! | `admin`, [`metrics`] | health and numbers for the operator |
+//! | `admin`, [`metrics`], `figures` | health and numbers for the operator, the enclave's among them |
 //! | [`start`], [`Proxy`] | all of it, in this process: the binary and the tests use the same function |
 //!
 //! A proxy that lies can stall the enclave, or drop a tail of the log of which nobody holds a receipt. Everything else that
@@ -30,6 +30,7 @@ pub mod config;
 mod credentials;
 pub mod egress;
 mod enclave;
+mod figures;
 mod host;
 pub mod metrics;
 mod policy;

@@ -3,11 +3,19 @@
 use std::{
     fmt::Write as _,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Upper bounds of the sync histogram, in microseconds.
 const BOUNDS: [u64; 10] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000];
+
+/// Which version this is, as Prometheus likes to be told.
+const BUILD: &str = concat!(
+    "# HELP transcode_proxy_build_info The version, as a label.\n# TYPE transcode_proxy_build_info gauge\n",
+    "transcode_proxy_build_info{version=\"",
+    env!("CARGO_PKG_VERSION"),
+    "\"} 1\n"
+);
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -31,12 +39,14 @@ macro_rules! metrics {
         #[derive(Debug, Default)]
         pub struct Metrics {
             $($(#[doc = $help])+ pub $name: $kind,)+
+            /// This process.
+            pub(crate) process: Process,
         }
 
         impl Metrics {
             /// The Prometheus text exposition format, version 0.0.4.
             pub fn render(&self) -> String {
-                let mut out = String::new();
+                let mut out = String::from(BUILD);
                 $(self.$name.render(concat!("transcode_proxy_", stringify!($name)), concat!($($help),+), &mut out);)+
                 out
             }
@@ -53,6 +63,8 @@ metrics! {
     relay_refused_total: Counter,
     /// Client connections that ended because the enclave could not be reached.
     relay_unreachable_total: Counter,
+    /// Time that it took to connect to the enclave, in seconds.
+    relay_connect_seconds: Histogram,
     /// Client connections ended by a deadline.
     relay_timed_out_total: Counter,
     /// Client connections ended by an error.
@@ -107,6 +119,8 @@ metrics! {
     store_open: Gauge,
     /// Whether the disk reserve has been used up and not yet been restored.
     store_reserve_released: Gauge,
+    /// Requests that wait for the store's thread.
+    store_queue: Gauge,
     /// Segments with damage, as of the last opening.
     store_damaged_segments: Gauge,
     /// Segment tails that were set aside.
@@ -115,12 +129,50 @@ metrics! {
     credentials_served_total: Counter,
     /// Requests for credentials that could not be met.
     credentials_failed_total: Counter,
+    /// Lifetime left of the credentials held for the enclave, in seconds; 0 where there are none.
+    credentials_remaining_seconds: Gauge,
     /// Policies handed to the enclave.
     policy_served_total: Counter,
+    /// Reports of its figures that the enclave sent.
+    enclave_reports_total: Counter,
+    /// Such reports that could not be read: another version, or malformed.
+    enclave_reports_refused_total: Counter,
+    /// Age of the last such report, in seconds; after 60 the enclave's figures are not shown. 0 where there was none.
+    enclave_report_age_seconds: Gauge,
+    /// Whether clients can be served, as `/readyz` says.
+    ready: Gauge,
+    /// Memory of this process, in bytes.
+    resident_bytes: Gauge,
+    /// Open files and sockets of this process.
+    files_open: Gauge,
+    /// Time since this process started, in seconds.
+    uptime_seconds: Gauge,
     /// Configurations taken over on SIGHUP.
     reloads_total: Counter,
     /// Configurations refused on SIGHUP.
     reloads_refused_total: Counter,
+}
+
+/// What the kernel says of this process.
+#[derive(Debug)]
+pub(crate) struct Process(Instant);
+
+impl Default for Process {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Process {
+    /// Reads memory, open files and time since start; zero where `/proc` cannot be read.
+    pub(crate) fn read(&self, resident: &Gauge, files: &Gauge, uptime: &Gauge) {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        resident.set(kibibytes.unwrap_or_default() * 1024);
+        files.set(std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64));
+        uptime.set(self.0.elapsed().as_secs());
+    }
 }
 
 impl Counter {

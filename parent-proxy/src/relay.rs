@@ -6,6 +6,7 @@ mod clients;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use transport::{Drained, Endpoint, Limits, Listener, Slots, Stream, serve};
@@ -81,8 +82,12 @@ impl Relay {
             }
             return;
         };
+        let begun = Instant::now();
         let mut enclave = match settings.enclave.connect(settings.connect_timeout).await {
-            Ok(enclave) => enclave,
+            Ok(enclave) => {
+                metrics.relay_connect_seconds.observe(begun.elapsed());
+                enclave
+            }
             Err(error) => {
                 metrics.relay_unreachable_total.increment();
                 if self.complaints.now() {

@@ -166,6 +166,7 @@ const fn kind(request: &Request) -> &'static str {
         Request::Inclusion { .. } => "inclusion",
         Request::Consistency { .. } => "consistency",
         Request::Ping => "ping",
+        Request::Metrics(_) => "metrics",
         _ => "other",
     }
 }

@@ -486,6 +486,27 @@ impl World {
         }
     }
 
+    /// Asks the proxy's admin endpoint; gives status and body.
+    ///
+    /// # Panics
+    /// Where nobody answers.
+    pub async fn admin(&self, path: &str) -> (u16, String) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::UnixStream::connect(self.admin_socket()).await.expect("the proxy runs");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it listens");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, body.to_owned())
+    }
+
+    /// Where the proxy's admin endpoint listens.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
+    }
+
     /// What the clients of an identity remember.
     pub fn memory(&self, name: &str) -> LogMemory {
         LogMemory::new(self.dir.path().join("clients").join(name))
@@ -582,6 +603,9 @@ session_token = "{session_token}"
 
 [policy]
 path = "{dir}/policies"
+
+[admin]
+listen = "unix:{dir}/admin.sock"
 "#
     )
 }

@@ -12,7 +12,9 @@ use aws_sdk_kms::{
 use rustls::RootCertStore;
 use thiserror::Error;
 use tokio::sync::Semaphore;
-use transcode_confidential::{attestation::UserData, ids::LogId, secret::KeyMaterial, time::Clock};
+use transcode_confidential::{
+    attestation::UserData, ids::LogId, protocol::metrics::Metric, secret::KeyMaterial, time::Clock,
+};
 use zeroize::Zeroizing;
 
 use super::{
@@ -29,6 +31,7 @@ use super::{
     recipient::{RecipientKey, RecipientKeys},
     reply::{CheckedReply, MAX_WRAPPED, Reply},
 };
+use crate::metrics::Metrics;
 
 /// Everything that the client takes from the world.
 pub struct KmsConfig {
@@ -102,6 +105,7 @@ pub struct KmsClient {
     keys: RecipientKeys,
     turns: Semaphore,
     total: Duration,
+    metrics: Arc<Metrics>,
 }
 
 impl KmsClient {
@@ -136,7 +140,19 @@ impl KmsClient {
             keys: RecipientKeys::start(limits.keys_ahead),
             turns: Semaphore::new(limits.concurrency.clamp(1, Semaphore::MAX_PERMITS)),
             total: limits.total,
+            metrics: Arc::default(),
         })
+    }
+
+    /// The same client, counting with what else the enclave counts.
+    #[must_use]
+    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Lifetime left of the credentials that are held; zero where none are, or where they are being fetched.
+    pub fn credentials_remaining(&self) -> Duration {
+        self.credentials.remaining()
     }
 
     /// The key that is used.
@@ -211,8 +227,16 @@ impl KmsClient {
                 done => done,
             }
         };
+        let begun = tokio::time::Instant::now();
+        let under_way = self.metrics.hold(Metric::KmsWaiting, "");
         let done = tokio::time::timeout(self.total, whole).await.unwrap_or(Err(KmsError::TimedOut));
+        drop(under_way);
+        self.metrics.observe(Metric::KmsSeconds, &[call.operation], begun.elapsed());
+        if done.is_ok() {
+            self.metrics.count(Metric::KmsCalls, &[call.operation]);
+        }
         if let Err(error) = &done {
+            self.metrics.count(Metric::KmsFailures, &[error.cause()]);
             tracing::warn!(operation = call.operation, cause = error.cause(), %error, next = error.next_step(), "KMS call failed");
         }
         done

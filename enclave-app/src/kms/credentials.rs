@@ -150,6 +150,13 @@ impl HeldCredentials {
         }
     }
 
+    /// Lifetime left of what is held; zero where nothing is, or where it is being fetched.
+    pub(super) fn remaining(&self) -> Duration {
+        let Ok(state) = self.shared.state.try_lock() else { return Duration::ZERO };
+        let expires = state.held.as_ref().map_or(Timestamp(0), |held| held.expires);
+        Duration::from_millis(expires.0.saturating_sub(self.shared.clock.now().0))
+    }
+
     async fn current(&self) -> Result<Credentials, CredentialsError> {
         let Shared { source, clock, state } = &*self.shared;
         // Held across the fetch: whoever comes meanwhile waits for it instead of fetching too.

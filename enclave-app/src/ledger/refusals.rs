@@ -1,6 +1,6 @@
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -8,10 +8,11 @@ use tokio::time::Instant;
 use transcode_confidential::{
     audit::{AuditEventType, EventBody, EventDraft},
     ids::Principal,
-    protocol::api::ErrorCode,
+    protocol::{api::ErrorCode, metrics::Metric},
 };
 
 use super::Ledger;
+use crate::metrics::Metrics;
 
 /// Refusals that one principal gets recorded one by one before they are counted.
 const BURST: u32 = 10;
@@ -27,6 +28,7 @@ const PRINCIPALS: usize = 1024;
 #[derive(Default)]
 pub struct RefusalMeter {
     buckets: Mutex<HashMap<(Option<Principal>, ErrorCode), Bucket>>,
+    metrics: Arc<Metrics>,
 }
 
 struct Bucket {
@@ -57,8 +59,19 @@ impl Refusal {
 }
 
 impl RefusalMeter {
+    /// One that counts with what else the enclave counts.
+    pub fn counting(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
+    /// Refusals that were counted and are not on the record yet.
+    pub fn waiting(&self) -> u64 {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner).values().map(|bucket| bucket.counted).sum()
+    }
+
     /// Takes in a refusal.
     pub fn refuse(&self, ledger: &Ledger, refusal: Refusal) {
+        self.metrics.count(Metric::Refusals, &[&refusal.code.to_string()]);
         let event_type = refusal.event_type();
         let now = Instant::now();
         let (record, key) = {

@@ -13,7 +13,10 @@ use transcode_confidential::{
         tree::BatchTree,
     },
     ids::LeafHash,
-    protocol::host::{Append, Durable, HostError, Reply, Request, Welcome},
+    protocol::{
+        host::{Append, Durable, HostError, Reply, Request, Welcome},
+        metrics::Metric,
+    },
     signature::SigningKey,
 };
 use transport::Endpoint;
@@ -22,7 +25,10 @@ use super::{
     Availability, Ledger,
     head::{ClosedBatch, Waiter},
 };
-use crate::host::{HostFailure, HostLink};
+use crate::{
+    host::{HostFailure, HostLink},
+    metrics::Metrics,
+};
 
 /// Batches that may be on their way to the parent at the same time.
 const WINDOW: usize = 4;
@@ -64,6 +70,7 @@ pub struct LedgerWriter {
     in_flight: VecDeque<Flight>,
     /// Before the next attempt to connect; grows until something is acknowledged.
     pause: Duration,
+    metrics: Arc<Metrics>,
 }
 
 /// A sealed batch that is not acknowledged yet.
@@ -73,6 +80,7 @@ struct Flight {
     tree: BatchTree,
     hashes: Vec<LeafHash>,
     waiters: Vec<Waiter>,
+    sealed_at: Instant,
 }
 
 /// Why writing over one connection ended.
@@ -91,7 +99,22 @@ impl LedgerWriter {
     ) -> Self {
         let state = ledger.persisted();
         let acknowledged = Durable { size: state.size, last: state.last };
-        Self { ledger, epoch_key, store, links, acknowledged, in_flight: VecDeque::new(), pause: BACKOFF.0 }
+        Self {
+            ledger,
+            epoch_key,
+            store,
+            links,
+            acknowledged,
+            in_flight: VecDeque::new(),
+            pause: BACKOFF.0,
+            metrics: Arc::default(),
+        }
+    }
+
+    /// The same writer, counting with what else the enclave counts.
+    #[must_use]
+    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Runs until the ledger is closed and everything placed is durable, or until `abandon`.
@@ -129,6 +152,7 @@ impl LedgerWriter {
     async fn write_over(&mut self, link: &HostLink) -> Interrupted {
         let mut answers = VecDeque::new();
         for flight in &self.in_flight {
+            self.metrics.count(Metric::LogResent, &[]);
             match link.send(Request::Append(flight.append.clone())).await {
                 Ok(answer) => answers.push_back(answer),
                 Err(_) => return Interrupted::Connection,
@@ -200,7 +224,11 @@ impl LedgerWriter {
             after: Durable { size: state.size, last: state.last },
             records: all,
         };
-        self.in_flight.push_back(Flight { append: append.clone(), seal, tree, hashes, waiters });
+        let sealed_at = Instant::now();
+        self.in_flight.push_back(Flight { append: append.clone(), seal, tree, hashes, waiters, sealed_at });
+        self.metrics.count(Metric::LogBatches, &[]);
+        self.metrics.set(Metric::LogSealed, &[], state.size);
+        self.count_under_way();
         append
     }
 
@@ -213,6 +241,8 @@ impl LedgerWriter {
             self.acknowledged = durable;
             self.pause = BACKOFF.0;
             self.ledger.0.persisted.send_replace(flight.seal.state);
+            self.metrics.observe(Metric::PersistSeconds, &[], flight.sealed_at.elapsed());
+            self.count_under_way();
             flight.tell();
         }
         true
@@ -225,6 +255,7 @@ impl LedgerWriter {
             self.pause = (self.pause * 2).min(BACKOFF.1);
             match HostLink::open(&self.store.endpoint, self.store.session, CONNECT).await {
                 Ok((link, welcome)) => {
+                    self.metrics.count(Metric::LogReconnects, &[]);
                     self.reconcile(&welcome)?;
                     self.links.send_replace(Some(Arc::new(link)));
                     return Ok(());
@@ -254,6 +285,10 @@ impl LedgerWriter {
             }
         }
         Ok(())
+    }
+
+    fn count_under_way(&self) {
+        self.metrics.set(Metric::LogBatchesUnderWay, &[], self.in_flight.len() as u64);
     }
 
     /// Marks the ledger open or interrupted, unless it is closed.

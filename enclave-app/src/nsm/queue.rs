@@ -11,9 +11,11 @@ use std::{
     thread,
 };
 
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
+use transcode_confidential::protocol::metrics::Metric;
 
 use super::{AttestationRequest, Nsm, NsmError};
+use crate::metrics::Metrics;
 
 /// Requests of one priority that may wait. Who would have to wait for more than that is better told at once.
 const PLACES: usize = 64;
@@ -29,10 +31,22 @@ pub enum Priority {
     Client,
 }
 
+impl Priority {
+    /// Its name among the figures.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kms => "kms",
+            Self::Epoch => "epoch",
+            Self::Client => "client",
+        }
+    }
+}
+
 /// The asynchronous front of a device. When the last clone is dropped, the thread ends after what was asked already.
 #[derive(Clone)]
 pub struct NsmHandle {
     shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
     _open: Arc<CloseOnDrop>,
 }
 
@@ -51,15 +65,36 @@ impl NsmHandle {
                 let _ = answer.send(document);
             }
         })?;
-        Ok(Self { shared, _open: open })
+        Ok(Self { shared, metrics: Arc::default(), _open: open })
+    }
+
+    /// The same device, counted with what else the enclave counts.
+    #[must_use]
+    pub fn counting(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// How many of a priority wait.
+    pub fn waiting(&self, priority: Priority) -> u64 {
+        self.shared.lock().of(priority).len() as u64
     }
 
     /// A fresh document. Dropping the future before its turn takes the request out of the queue.
     pub async fn attest(&self, priority: Priority, request: AttestationRequest) -> Result<Vec<u8>, NsmError> {
         request.check_limits()?;
         let (answer, document) = oneshot::channel();
-        self.shared.push(priority, Job { request, answer })?;
-        document.await.unwrap_or(Err(NsmError::Stopped))
+        let begun = Instant::now();
+        let pushed = self.shared.push(priority, Job { request, answer });
+        if pushed == Err(NsmError::Busy) {
+            self.metrics.count(Metric::NsmBusy, &[priority.name()]);
+        }
+        pushed?;
+        let document = document.await.unwrap_or(Err(NsmError::Stopped));
+        self.metrics.observe(Metric::NsmSeconds, &[], begun.elapsed());
+        if document.is_err() {
+            self.metrics.count(Metric::NsmFailures, &[]);
+        }
+        document
     }
 }
 
@@ -89,6 +124,14 @@ struct Waiting {
 }
 
 impl Waiting {
+    const fn of(&mut self, priority: Priority) -> &mut VecDeque<Job> {
+        match priority {
+            Priority::Kms => &mut self.kms,
+            Priority::Epoch => &mut self.epoch,
+            Priority::Client => &mut self.client,
+        }
+    }
+
     fn pop(&mut self) -> Option<Job> {
         self.kms.pop_front().or_else(|| self.epoch.pop_front()).or_else(|| self.client.pop_front())
     }
@@ -100,11 +143,7 @@ impl Shared {
         if waiting.closed {
             return Err(NsmError::Stopped);
         }
-        let jobs = match priority {
-            Priority::Kms => &mut waiting.kms,
-            Priority::Epoch => &mut waiting.epoch,
-            Priority::Client => &mut waiting.client,
-        };
+        let jobs = waiting.of(priority);
         jobs.retain(|job| !job.answer.is_closed());
         if jobs.len() >= PLACES {
             return Err(NsmError::Busy);

@@ -2,17 +2,21 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderValue, StatusCode},
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use tokio::time::Instant;
 use transcode_confidential::{
     entropy::Entropy,
     ids::Principal,
     keys::KeyError,
     message::MessageError,
-    protocol::api::{ApiError, ErrorCode, REQUEST_ID_HEADER},
+    protocol::{
+        api::{ApiError, ErrorCode, REQUEST_ID_HEADER},
+        metrics::{CLOSED, Metric},
+    },
 };
 
 use super::{Service, caller::Peer};
@@ -21,6 +25,7 @@ use crate::{
     grants::AdoptError,
     host::HostFailure,
     ledger::{LedgerError, Refusal},
+    metrics::Metrics,
 };
 
 /// A request that is not answered as it was hoped. [`finish`] gives it a body and, where somebody was refused, a record.
@@ -78,7 +83,11 @@ pub(super) async fn finish(State(service): State<Arc<Service>>, request: Request
     let principal = request.extensions().get::<Peer>().and_then(|peer| peer.principal().cloned());
     let request_id = request_id(&service);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    // The route as the router names it, never the path as the caller wrote it.
+    let matched = request.extensions().get::<MatchedPath>().map(|path| format!("{method} {}", path.as_str()));
+    let mut counted = Counted::new(&service.metrics, matched.unwrap_or_default());
     let mut response = next.run(request).await;
+    counted.answered(response.extensions().get::<Failure>().map(|failure| failure.code));
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         tracing::info!(%request_id, %method, code = %failure.code, "request refused");
         let what = format!("request {request_id}: {method} {} refused", shown(&path));
@@ -95,6 +104,31 @@ pub(super) async fn finish(State(service): State<Arc<Service>>, request: Request
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }
     response
+}
+
+/// Counts one request, however it ends.
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    route: String,
+    begun: Instant,
+    code: String,
+}
+
+impl<'a> Counted<'a> {
+    fn new(metrics: &'a Metrics, route: String) -> Self {
+        Self { metrics, route, begun: Instant::now(), code: CLOSED.to_owned() }
+    }
+
+    fn answered(&mut self, failed: Option<ErrorCode>) {
+        self.code = failed.map_or_else(|| "OK".to_owned(), |code| code.to_string());
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.count(Metric::Requests, &[&self.route, &self.code]);
+        self.metrics.observe(Metric::RequestSeconds, &[&self.route], self.begun.elapsed());
+    }
 }
 
 /// What is somebody's doing goes on the record; what is a matter of the moment does not.

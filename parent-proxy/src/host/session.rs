@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 use transcode_confidential::{
     cbor::CborError,
     protocol::host::{HostError, Reply, Request, VERSION, Welcome},
@@ -237,6 +237,19 @@ impl Host {
                 Reply::Policy(policy)
             }
             Request::Ping => Reply::Done,
+            Request::Metrics(report) => match self.figures.take(&report) {
+                Ok(()) => {
+                    self.metrics.enclave_reports_total.increment();
+                    Reply::Done
+                }
+                Err(error) => {
+                    self.metrics.enclave_reports_refused_total.increment();
+                    if self.complaints.now() {
+                        warn!(%error, "the enclave's figures cannot be read");
+                    }
+                    return Err(HostError::Refused);
+                }
+            },
             _ => return Err(HostError::Refused),
         })
     }

@@ -55,6 +55,11 @@ impl StoreHandle {
         result.await.map_err(|_| HostError::StorageFailed)?
     }
 
+    /// Requests that wait for the thread.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.0.max_capacity().saturating_sub(self.0.capacity()) as u64
+    }
+
     /// Ends the thread and closes the store, after everything that was handed in before.
     pub(crate) async fn stop(&self) {
         // Where the thread has ended there is nothing to end.

@@ -83,6 +83,7 @@ mod tests {
             Request::Inclusion { index: 3, size: 9 },
             Request::Consistency { old: 3, new: 9 },
             Request::Ping,
+            Request::Metrics(vec![8; 30]),
         ]
     }
 

@@ -3,6 +3,7 @@ use crate::{
     audit::segment::{Record, RecordKind, SegmentName},
     cbor::{CborError, Reader, Writer},
     ids::{Epoch, LeafHash, LogId, Sequence},
+    protocol::metrics::REPORT_LIMIT,
 };
 
 /// What the enclave asks.
@@ -63,6 +64,10 @@ pub enum Request {
     },
     /// Kind 9: are you alive? Answer: [`super::Reply::Done`].
     Ping,
+    /// Kind 20: figures for whoever watches, a [`crate::protocol::metrics::Report`] of at most
+    /// [`crate::protocol::metrics::REPORT_LIMIT`] bytes. Answer: [`super::Reply::Done`], or `Refused` where the parent
+    /// cannot read them, which means nothing to the session.
+    Metrics(Vec<u8>),
 }
 
 /// A sealed batch.
@@ -121,6 +126,9 @@ impl Request {
             Self::Ping => {
                 out.uint(9).array(0);
             }
+            Self::Metrics(report) => {
+                out.uint(20).array(1).bytes(report);
+            }
         }
         out.into_bytes()
     }
@@ -175,6 +183,7 @@ impl Request {
                 Self::Consistency { old: reader.uint()?, new: reader.uint()? }
             }
             9 => fields(0).map(|()| Self::Ping)?,
+            20 => fields(1).and_then(|()| Ok(Self::Metrics(reader.bytes(REPORT_LIMIT)?.to_vec())))?,
             _ => return Err(CborError::Range),
         };
         reader.end()?;
