@@ -238,7 +238,7 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
     let writer = tokio::spawn(writer.run(abandon.clone()));
 
     let draft = EventDraft::new(AuditEventType::EnclaveCreated, format!("epoch {epoch} opened"))
-        .body(EventBody::EpochOpened(opened));
+        .body(EventBody::EpochOpened(Box::new(opened)));
     let records = vec![Record::new(RecordKind::Attestation, document), Record::new(RecordKind::WrappedKey, record)];
     let recorded = ledger.decide_at_once(|_, _| Ok(Entry { draft, records }))?;
     if let Some(draft) = quarantined {

@@ -108,7 +108,7 @@ impl LogMaker {
         let header = SegmentHeader { log_id: self.log_id, epoch, first, previous };
         self.segments.push((header.name(), header.to_bytes()));
         let draft =
-            EventDraft::new(AuditEventType::EnclaveCreated, "epoch opened").body(EventBody::EpochOpened(opened));
+            EventDraft::new(AuditEventType::EnclaveCreated, "epoch opened").body(EventBody::EpochOpened(Box::new(opened)));
         let records =
             vec![Record::new(RecordKind::Attestation, document), Record::new(RecordKind::WrappedKey, log_key_record)];
         self.seal(vec![(draft, records)]);
@@ -184,7 +184,7 @@ impl LogMaker {
             self.now = Timestamp(self.now.0 + 1);
             self.chain.append_to(&mut batch, draft, self.now).unwrap();
             records.extend(beside);
-            records.push(Record::new(RecordKind::Entry, batch.leaves.last().unwrap().clone()));
+            records.push(Record::new(RecordKind::Entry, batch.leaves().last().unwrap()));
         }
         let seal = Seal::sign(&self.epoch.as_ref().unwrap().0, self.log_id, self.chain.state());
         records.push(Record::new(RecordKind::Seal, seal.to_bytes()));

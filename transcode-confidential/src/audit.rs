@@ -30,6 +30,7 @@ mod receipt;
 mod request_tag;
 mod seal;
 pub mod segment;
+mod tagged;
 pub mod tiles;
 pub mod tlog_proof;
 pub mod tree;

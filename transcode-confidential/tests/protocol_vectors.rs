@@ -45,7 +45,8 @@ fn drafts(log_id: LogId) -> Vec<EventDraft> {
     };
     let film = |event_type, version| EventDraft::new(event_type, "vector").key("film-1", version);
     vec![
-        EventDraft::new(AuditEventType::EnclaveCreated, "epoch 1 opened").body(EventBody::EpochOpened(opened)),
+        EventDraft::new(AuditEventType::EnclaveCreated, "epoch 1 opened")
+            .body(EventBody::EpochOpened(Box::new(opened))),
         EventDraft::new(AuditEventType::PolicyChanged, "policy version 1 adopted")
             .body(EventBody::PolicyAdopted { version: 1, document: Digest::of(b"policy") }),
         film(AuditEventType::KeyGenerated, Some(KeyVersion(1))).principal("ops").body(created(CreationReason::Initial)),
@@ -96,7 +97,7 @@ fn vectors() -> String {
     let mut batch = chain.begin_batch();
     for (n, draft) in drafts(log_id).into_iter().enumerate() {
         let event = chain.append_to(&mut batch, draft, Timestamp(1_767_225_600_000 + 1000 * n as u64)).unwrap();
-        let leaf = batch.leaves.last().unwrap();
+        let leaf = batch.leaves().last().unwrap();
         assert_eq!(decode_leaf(leaf).unwrap(), event);
         assert_eq!(leaf_hash(leaf), event.hash);
         line(&format!("leaf {n} ({})", event.event_type), leaf);

@@ -83,7 +83,8 @@ struct OpenBatch {
     previous: transcode_confidential::ids::LeafHash,
     records: Vec<Vec<Record>>,
     waiters: Vec<Waiter>,
-    bytes: usize,
+    /// Bytes of the records beside the entries.
+    beside: usize,
     count: usize,
 }
 
@@ -94,7 +95,7 @@ impl OpenBatch {
             previous: chain.last(),
             records: Vec::new(),
             waiters: Vec::new(),
-            bytes: 0,
+            beside: 0,
             count: 0,
         }
     }
@@ -126,7 +127,9 @@ impl Head {
         draft.enclave_id.get_or_insert_with(|| self.enclave_id.clone());
         let beside: usize = records.iter().map(|record| record.payload.len()).sum();
         // The largest leaf and what lies beside it must fit what is left of the batch.
-        if self.open.bytes + beside > BATCH_BYTES || self.open.count + records.len() + 2 > BATCH_RECORDS {
+        if self.open.batch.leaf_bytes() + self.open.beside + beside > BATCH_BYTES
+            || self.open.count + records.len() + 2 > BATCH_RECORDS
+        {
             self.close_batch();
         }
         let event = self.chain.append_to(&mut self.open.batch, draft, now).map_err(KeyError::from)?;
@@ -135,7 +138,7 @@ impl Head {
             tracing::error!(%error, "an event that was just decided contradicts the key state");
         }
         let (sender, receipt) = oneshot::channel();
-        self.open.bytes += beside + self.open.batch.leaves.last().map_or(0, Vec::len);
+        self.open.beside += beside;
         self.open.count += records.len() + 1;
         self.open.records.push(records);
         self.open.waiters.push(Waiter { receipt: sender, _room: room });

@@ -208,10 +208,8 @@ impl LedgerWriter {
         let ClosedBatch { batch, previous, state, records, waiters } = closed;
         let seal = Seal::sign(&self.epoch_key, self.ledger.log_id(), state);
         let tree = batch.tree();
-        let first = batch.first;
-        let hashes = batch.hashes;
-        let mut all = Vec::with_capacity(2 * hashes.len() + 1);
-        for (leaf, beside) in batch.leaves.into_iter().zip(records) {
+        let mut all = Vec::with_capacity(2 * batch.len() + 1);
+        for (leaf, beside) in batch.leaves().zip(records) {
             all.extend(beside);
             all.push(Record::new(RecordKind::Entry, leaf));
         }
@@ -219,13 +217,20 @@ impl LedgerWriter {
         let append = Append {
             log_id: self.ledger.log_id(),
             epoch: state.epoch,
-            first,
+            first: batch.first,
             previous,
             after: Durable { size: state.size, last: state.last },
             records: all,
         };
         let sealed_at = Instant::now();
-        self.in_flight.push_back(Flight { append: append.clone(), seal, tree, hashes, waiters, sealed_at });
+        self.in_flight.push_back(Flight {
+            append: append.clone(),
+            seal,
+            tree,
+            hashes: batch.hashes,
+            waiters,
+            sealed_at,
+        });
         self.metrics.count(Metric::LogBatches, &[]);
         self.metrics.set(Metric::LogSealed, &[], state.size);
         self.count_under_way();

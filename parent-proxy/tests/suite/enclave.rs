@@ -49,8 +49,7 @@ impl Ledger {
         }
         let state = self.chain.state();
         let seal = Seal::sign(&self.key, self.log_id, state);
-        let mut records: Vec<Record> =
-            batch.leaves.iter().map(|leaf| Record::new(RecordKind::Entry, leaf.clone())).collect();
+        let mut records: Vec<Record> = batch.leaves().map(|leaf| Record::new(RecordKind::Entry, leaf)).collect();
         records.push(Record::new(RecordKind::Seal, seal.to_bytes()));
         Append {
             log_id: self.log_id,

@@ -19,7 +19,7 @@ const KEY_LIMIT: usize = 16;
 #[non_exhaustive]
 pub enum EventBody {
     /// Kind 1, with `EnclaveCreated`: an epoch opens.
-    EpochOpened(EpochOpened),
+    EpochOpened(Box<EpochOpened>),
     /// Kind 2, with `AttestationVerified` and `AttestationFailed`.
     Attestation {
         /// What the document was for.
@@ -233,11 +233,11 @@ impl EventBody {
         }
     }
 
-    /// Whether every text is within what a reader accepts.
-    pub(super) fn is_within_limits(&self) -> bool {
+    /// Length of the longest text, in bytes; a reader accepts [`TEXT_LIMIT`].
+    pub(super) const fn longest_text(&self) -> usize {
         match self {
-            Self::Attestation { reason: Some(text), .. } | Self::Refused { code: text, .. } => text.len() <= TEXT_LIMIT,
-            _ => true,
+            Self::Attestation { reason: Some(text), .. } | Self::Refused { code: text, .. } => text.len(),
+            _ => 0,
         }
     }
 
@@ -312,14 +312,14 @@ impl EventBody {
         let mut map = reader.int_map(KEY_LIMIT)?;
         let kind = map.required(0)?.uint()?;
         let body = match kind {
-            1 => Self::EpochOpened(EpochOpened {
+            1 => Self::EpochOpened(Box::new(EpochOpened {
                 log_id: LogId::new(map.required(1)?.array_of()?),
                 epoch_key: PublicKey::new(map.required(2)?.array_of()?),
                 log_key: PublicKey::new(map.required(3)?.array_of()?),
                 document: take_digest(&mut map, 4)?,
                 log_key_record: take_digest(&mut map, 5)?,
                 statement: Signature::new(map.required(6)?.array_of()?),
-            }),
+            })),
             2 => Self::Attestation {
                 purpose: Purpose::from_code(map.required(1)?.uint()?).ok_or(CborError::Range)?,
                 document: optional_digest(&mut map, 2)?,

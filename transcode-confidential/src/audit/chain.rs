@@ -4,7 +4,7 @@ use super::{
     event::{AuditEvent, EventDraft},
     leaf::{LeafError, Place, encode, leaf_hash},
     seal::LogState,
-    tree::{BatchTree, Frontier},
+    tree::{BatchTree, Frontier, Node},
 };
 use crate::{
     ids::{Epoch, LeafHash, Sequence},
@@ -55,29 +55,44 @@ pub enum ChainError {
 /// Events that are to be sealed together.
 #[derive(Debug)]
 pub struct Batch {
-    /// The encoded leaves, in order.
-    pub leaves: Vec<Vec<u8>>,
-    /// Their hashes.
+    /// The hashes of the leaves, in order.
     pub hashes: Vec<LeafHash>,
     /// Position of the first.
     pub first: Sequence,
+    /// The leaves, one behind the other.
+    bytes: Vec<u8>,
+    /// Where each of them ends.
+    ends: Vec<usize>,
     before: Frontier,
+    /// The interior nodes that the leaves completed, with their levels: hashed once, and needed again for the proofs.
+    made: Vec<(u32, Node)>,
 }
 
 impl Batch {
     /// The tree edge, for inclusion proofs of these events.
     pub fn tree(&self) -> BatchTree {
-        BatchTree::new(&self.before, &self.hashes)
+        BatchTree::of(&self.before, &self.hashes, &self.made)
+    }
+
+    /// The encoded leaves, in order.
+    pub fn leaves(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        self.ends.iter().zip(starts).map(|(&end, start)| self.bytes.get(start..end).unwrap_or_default())
+    }
+
+    /// Length of all leaves together, in bytes.
+    pub const fn leaf_bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Number of events.
     pub const fn len(&self) -> usize {
-        self.leaves.len()
+        self.ends.len()
     }
 
     /// Whether there is no event in it.
     pub const fn is_empty(&self) -> bool {
-        self.leaves.is_empty()
+        self.ends.is_empty()
     }
 }
 
@@ -119,7 +134,19 @@ impl Chain {
 
     /// Starts a batch at this head.
     pub fn begin_batch(&self) -> Batch {
-        Batch { leaves: Vec::new(), hashes: Vec::new(), first: Sequence(self.size()), before: self.tree.clone() }
+        let (hashes, bytes, ends, made) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Batch { hashes, first: Sequence(self.size()), bytes, ends, before: self.tree.clone(), made }
+    }
+
+    /// As [`Chain::begin_batch`], in the memory of a batch that is no longer needed.
+    pub fn begin_batch_in(&self, batch: &mut Batch) {
+        let Batch { hashes, first, bytes, ends, before, made } = batch;
+        hashes.clear();
+        bytes.clear();
+        ends.clear();
+        made.clear();
+        *first = Sequence(self.size());
+        before.clone_from(&self.tree);
     }
 
     /// Appends a draft; the event's time is `now` or that of the event before, whichever is later.
@@ -127,15 +154,9 @@ impl Chain {
     /// # Errors
     /// [`ChainError::Leaf`] or [`ChainError::Full`]; the chain is unchanged then.
     pub fn append(&mut self, draft: EventDraft, now: Timestamp) -> Result<(AuditEvent, Vec<u8>), ChainError> {
-        if self.size() == u64::MAX {
-            return Err(ChainError::Full);
-        }
-        let place =
-            Place { sequence: Sequence(self.size()), epoch: self.epoch, time: now.max(self.time), previous: self.last };
-        let leaf = encode(&place, &draft)?;
-        let hash = leaf_hash(&leaf);
-        self.advance(&place, hash);
-        Ok((AuditEvent::placed(place, draft, hash), leaf))
+        let mut leaf = Vec::with_capacity(256);
+        let event = self.place(draft, now, &mut leaf, |_, _| {})?;
+        Ok((event, leaf))
     }
 
     /// Appends a draft to a batch of this chain.
@@ -148,8 +169,9 @@ impl Chain {
         draft: EventDraft,
         now: Timestamp,
     ) -> Result<AuditEvent, ChainError> {
-        let (event, leaf) = self.append(draft, now)?;
-        batch.leaves.push(leaf);
+        let made = &mut batch.made;
+        let event = self.place(draft, now, &mut batch.bytes, |level, node| made.push((level, node)))?;
+        batch.ends.push(batch.bytes.len());
         batch.hashes.push(event.hash);
         Ok(event)
     }
@@ -173,15 +195,35 @@ impl Chain {
             return Err(ChainError::Epoch(event.sequence));
         }
         let place = Place { sequence: expected, epoch: event.epoch, time: event.time, previous: event.previous };
-        self.advance(&place, event.hash);
+        self.advance(&place, event.hash, |_, _| {});
         Ok(())
     }
 
-    fn advance(&mut self, place: &Place, hash: LeafHash) {
+    /// Encodes a draft at the head, behind whatever `out` holds, and moves the head.
+    fn place(
+        &mut self,
+        draft: EventDraft,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+        made: impl FnMut(u32, Node),
+    ) -> Result<AuditEvent, ChainError> {
+        if self.size() == u64::MAX {
+            return Err(ChainError::Full);
+        }
+        let place =
+            Place { sequence: Sequence(self.size()), epoch: self.epoch, time: now.max(self.time), previous: self.last };
+        let start = out.len();
+        encode(&place, &(&draft).into(), out)?;
+        let hash = leaf_hash(out.get(start..).unwrap_or_default());
+        self.advance(&place, hash, made);
+        Ok(AuditEvent::placed(place, draft, hash))
+    }
+
+    fn advance(&mut self, place: &Place, hash: LeafHash, made: impl FnMut(u32, Node)) {
         self.epoch = place.epoch;
         self.time = place.time;
         self.last = hash;
-        self.tree.push(hash);
+        self.tree.push_and(hash, made);
     }
 }
 

@@ -3,13 +3,13 @@
 //! A leaf is a deterministic CBOR map with integer keys (`docs/PROTOCOL.md`, "Leaf"). The leaf hash of the event before
 //! is inside, so the leaf hashes form a chain as well as the leaves of a tree, at the cost of one hash.
 
-use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::{
     body::{self, EventBody},
     event::{AuditEvent, AuditEventType, AuditSeverity, EventDraft},
     request_tag::RequestTag,
+    tagged::tagged_sha256,
 };
 use crate::{
     cbor::{CborError, MapReader, Reader, Writer},
@@ -57,10 +57,7 @@ pub enum LeafError {
 
 /// `SHA-256(0x00 || leaf)`, RFC 6962 section 2.1.
 pub fn leaf_hash(leaf: &[u8]) -> LeafHash {
-    let mut hasher = Sha256::new();
-    hasher.update([0x00]);
-    hasher.update(leaf);
-    LeafHash::new(hasher.finalize().into())
+    LeafHash::new(tagged_sha256(0x00, leaf))
 }
 
 /// Where an event stands in its log: what the chain adds to a draft.
@@ -72,50 +69,99 @@ pub(super) struct Place {
     pub(super) previous: LeafHash,
 }
 
-/// Encodes a draft at its place.
+/// What an event says, wherever that is kept.
+pub(super) struct Said<'a> {
+    event_type: AuditEventType,
+    severity: AuditSeverity,
+    enclave_id: Option<&'a str>,
+    key_id: Option<&'a str>,
+    key_version: Option<KeyVersion>,
+    principal: Option<&'a str>,
+    content_id: Option<&'a str>,
+    details: &'a str,
+    body: Option<&'a EventBody>,
+    request: Option<RequestTag>,
+}
+
+macro_rules! said_by {
+    ($speaker:ty) => {
+        impl<'a> From<&'a $speaker> for Said<'a> {
+            fn from(speaker: &'a $speaker) -> Self {
+                Self {
+                    event_type: speaker.event_type,
+                    severity: speaker.severity,
+                    enclave_id: speaker.enclave_id.as_deref(),
+                    key_id: speaker.key_id.as_deref(),
+                    key_version: speaker.key_version,
+                    principal: speaker.principal.as_deref(),
+                    content_id: speaker.content_id.as_deref(),
+                    details: &speaker.details,
+                    body: speaker.body.as_ref(),
+                    request: speaker.request,
+                }
+            }
+        }
+    };
+}
+said_by!(EventDraft);
+said_by!(AuditEvent);
+
+/// Encodes what an event says at its place, behind whatever `out` holds.
 ///
 /// # Errors
-/// [`LeafError::Text`] where a text is too long; nothing is cut silently.
-pub(super) fn encode(place: &Place, draft: &EventDraft) -> Result<Vec<u8>, LeafError> {
-    within("details", &draft.details, DETAILS_LIMIT)?;
-    let mut out = Writer::with_capacity(192 + draft.details.len());
+/// [`LeafError::Text`] where a text is too long; nothing is cut silently, and `out` is as it was.
+pub(super) fn encode(place: &Place, said: &Said<'_>, out: &mut Vec<u8>) -> Result<(), LeafError> {
+    let start = out.len();
+    let mut writer = Writer::after(std::mem::take(out));
+    let written = put_fields(&mut writer, place, said);
+    *out = writer.into_bytes();
+    let length = out.len() - start;
+    let result = written.and(if length > LEAF_LIMIT { Err(LeafError::TooLong(length)) } else { Ok(()) });
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+fn put_fields(out: &mut Writer, place: &Place, said: &Said<'_>) -> Result<(), LeafError> {
+    within("details", said.details, DETAILS_LIMIT)?;
     let optional = [
-        draft.enclave_id.is_some(),
-        draft.key_id.is_some(),
-        draft.key_version.is_some(),
-        draft.principal.is_some(),
-        draft.content_id.is_some(),
-        draft.body.is_some(),
-        draft.request.is_some(),
+        said.enclave_id.is_some(),
+        said.key_id.is_some(),
+        said.key_version.is_some(),
+        said.principal.is_some(),
+        said.content_id.is_some(),
+        said.body.is_some(),
+        said.request.is_some(),
     ];
     out.map(8 + optional.into_iter().filter(|given| *given).count());
     out.uint(0).uint(LEAF_VERSION);
     out.uint(1).uint(place.sequence.0);
     out.uint(2).uint(place.epoch.0);
     out.uint(3).uint(place.time.0);
-    out.uint(4).uint(draft.event_type.code());
-    out.uint(5).uint(draft.severity as u64);
+    out.uint(4).uint(said.event_type.code());
+    out.uint(5).uint(said.severity as u64);
     out.uint(6).bytes(place.previous.as_bytes());
-    put_name(&mut out, 7, "enclave id", draft.enclave_id.as_deref())?;
-    put_name(&mut out, 8, "key id", draft.key_id.as_deref())?;
-    if let Some(version) = draft.key_version {
+    put_name(out, 7, "enclave id", said.enclave_id)?;
+    put_name(out, 8, "key id", said.key_id)?;
+    if let Some(version) = said.key_version {
         out.uint(9).uint(u64::from(version.0));
     }
-    put_name(&mut out, 10, "principal", draft.principal.as_deref())?;
-    put_name(&mut out, 11, "content id", draft.content_id.as_deref())?;
-    out.uint(12).text(&draft.details);
-    if let Some(said) = &draft.body {
-        if !said.is_within_limits() {
-            return Err(LeafError::Text { field: "body", got: out.as_slice().len(), limit: body::TEXT_LIMIT });
+    put_name(out, 10, "principal", said.principal)?;
+    put_name(out, 11, "content id", said.content_id)?;
+    out.uint(12).text(said.details);
+    if let Some(body) = said.body {
+        let got = body.longest_text();
+        if got > body::TEXT_LIMIT {
+            return Err(LeafError::Text { field: "body", got, limit: body::TEXT_LIMIT });
         }
         out.uint(13);
-        said.encode(&mut out);
+        body.encode(out);
     }
-    if let Some(request) = draft.request {
+    if let Some(request) = said.request {
         out.uint(14).bytes(&request.to_bytes());
     }
-    let leaf = out.into_bytes();
-    if leaf.len() > LEAF_LIMIT { Err(LeafError::TooLong(leaf.len())) } else { Ok(leaf) }
+    Ok(())
 }
 
 /// Decodes a leaf and computes its hash.
@@ -186,22 +232,9 @@ impl AuditEvent {
     /// Only where a text was made longer than its limit.
     pub fn to_leaf(&self) -> Result<Vec<u8>, LeafError> {
         let place = Place { sequence: self.sequence, epoch: self.epoch, time: self.time, previous: self.previous };
-        encode(&place, &self.to_draft())
-    }
-
-    fn to_draft(&self) -> EventDraft {
-        EventDraft {
-            event_type: self.event_type,
-            severity: self.severity,
-            enclave_id: self.enclave_id.clone(),
-            key_id: self.key_id.clone(),
-            key_version: self.key_version,
-            principal: self.principal.clone(),
-            content_id: self.content_id.clone(),
-            details: self.details.clone(),
-            body: self.body.clone(),
-            request: self.request,
-        }
+        let mut leaf = Vec::with_capacity(256);
+        encode(&place, &self.into(), &mut leaf)?;
+        Ok(leaf)
     }
 
     pub(super) fn placed(place: Place, draft: EventDraft, hash: LeafHash) -> Self {

@@ -17,7 +17,7 @@ pub use proof::{
     verify_inclusion,
 };
 
-use sha2::{Digest as _, Sha256};
+use super::tagged::tagged_sha256;
 
 /// A node of the tree: a leaf hash or the hash of two nodes.
 pub type Node = [u8; 32];
@@ -30,8 +30,8 @@ pub const EMPTY_ROOT: Node = [
 
 /// `SHA-256(0x01 || left || right)`, RFC 6962 section 2.1.
 pub fn node_hash(left: &Node, right: &Node) -> Node {
-    let mut block = [0x01; 65];
-    block[1..33].copy_from_slice(left);
-    block[33..].copy_from_slice(right);
-    Sha256::digest(block).into()
+    let mut both = [0; 64];
+    both[..32].copy_from_slice(left);
+    both[32..].copy_from_slice(right);
+    tagged_sha256(0x01, &both)
 }

@@ -72,12 +72,21 @@ impl Writer {
         self.0
     }
 
+    /// Most heads are one byte: keys, small numbers, short texts.
+    #[inline]
     fn head(&mut self, major: Major, value: u64) -> &mut Self {
         let major = (major as u8) << 5;
+        if value <= 23 {
+            self.0.push(major | value as u8);
+            return self;
+        }
+        self.long_head(major, value)
+    }
+
+    fn long_head(&mut self, major: u8, value: u64) -> &mut Self {
         let be = value.to_be_bytes();
         match value {
-            0..=23 => self.0.push(major | be[7]),
-            24..=0xff => self.0.extend_from_slice(&[major | 24, be[7]]),
+            0..=0xff => self.0.extend_from_slice(&[major | 24, be[7]]),
             0x100..=0xffff => self.0.extend_from_slice(&[major | 25, be[6], be[7]]),
             0x1_0000..=0xffff_ffff => self.0.extend_from_slice(&[major | 26, be[4], be[5], be[6], be[7]]),
             _ => {

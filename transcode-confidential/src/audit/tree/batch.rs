@@ -16,34 +16,42 @@ pub struct BatchTree {
 impl BatchTree {
     /// The tree of `before` followed by `leaves`.
     pub fn new(before: &Frontier, leaves: &[LeafHash]) -> Self {
+        let mut frontier = before.clone();
+        let mut made = Vec::new();
+        leaves.iter().for_each(|leaf| frontier.push_and(*leaf, |level, node| made.push((level, node))));
+        Self::of(before, leaves, &made)
+    }
+
+    /// As [`BatchTree::new`], where [`Frontier::push_and`] has told of each interior node that the leaves completed.
+    pub(in crate::audit) fn of(before: &Frontier, leaves: &[LeafHash], made: &[(u32, Node)]) -> Self {
         let size = before.size() + leaves.len() as u64;
         let mut peaks = before.peaks().iter().rev().copied();
-        let mut first = before.size();
-        let mut nodes: Vec<Node> = leaves.iter().map(|leaf| *leaf.as_bytes()).collect();
-        let mut levels = Vec::new();
-        let mut width = size;
-        loop {
-            // A one bit of the old size at this level is a peak, and the left sibling of the first new node.
-            if before.size() >> levels.len() & 1 == 1
-                && let Some(peak) = peaks.next()
-            {
-                nodes.insert(0, peak);
-                first -= 1;
+        let mut levels: Vec<(u64, Vec<Node>)> = Vec::new();
+        // What stands for the leaves behind the last complete node of a level.
+        let mut rest: Option<Node> = None;
+        for level in 0..u64::BITS {
+            let first = before.size() >> level;
+            let complete = size >> level;
+            // A one bit of the old size is a peak, and the left sibling of the first new node.
+            let peak = if first & 1 == 1 { peaks.next() } else { None };
+            let mut nodes: Vec<Node> = peak.into_iter().collect();
+            match level {
+                0 => nodes.extend(leaves.iter().map(|leaf| *leaf.as_bytes())),
+                _ => nodes.extend(made.iter().filter(|(of, _)| *of == level).map(|(_, node)| *node)),
             }
-            let above = nodes.chunks(2).map(|pair| match pair {
-                [left, right] => node_hash(left, right),
-                // The last node of a level without a sibling stands unchanged one level up (RFC 6962 section 2.1.1).
-                [single] => *single,
-                _ => super::EMPTY_ROOT,
-            });
-            let above: Vec<Node> = above.collect();
-            levels.push((first, std::mem::replace(&mut nodes, above)));
-            if width <= 1 {
-                return Self { size, levels };
+            let single = if complete & 1 == 1 { nodes.last().copied() } else { None };
+            nodes.extend(rest);
+            levels.push((first - u64::from(peak.is_some()), nodes));
+            if complete + u64::from(rest.is_some()) <= 1 {
+                break;
             }
-            first /= 2;
-            width = width.div_ceil(2);
+            // A last node without a sibling stands unchanged one level up (RFC 6962 section 2.1.1).
+            rest = match (single, rest) {
+                (Some(left), Some(right)) => Some(node_hash(&left, &right)),
+                (single, rest) => single.or(rest),
+            };
         }
+        Self { size, levels }
     }
 
     /// The audit path of leaf `index` (RFC 6962 section 2.1.1) in the tree of [`BatchTree::size`] leaves, bottom up.

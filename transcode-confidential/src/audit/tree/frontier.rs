@@ -32,10 +32,16 @@ impl Frontier {
 
     /// Adds one leaf, merging the subtrees that it completes.
     pub fn push(&mut self, leaf: LeafHash) {
+        self.push_and(leaf, |_, _| {});
+    }
+
+    /// As [`Frontier::push`]; `made` is told every interior node that the leaf completes, with its level above the leaves.
+    pub fn push_and(&mut self, leaf: LeafHash, mut made: impl FnMut(u32, Node)) {
         let mut node = *leaf.as_bytes();
-        for _ in 0..self.size.trailing_ones() {
+        for below in 0..self.size.trailing_ones() {
             if let Some(left) = self.peaks.pop() {
                 node = node_hash(&left, &node);
+                made(below + 1, node);
             }
         }
         self.peaks.push(node);
