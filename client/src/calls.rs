@@ -3,14 +3,16 @@
 mod answer;
 mod content;
 mod data_keys;
+mod forward;
 mod keys;
 mod log;
+mod media;
 mod source;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, header::CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Full};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::Mutex;
@@ -22,7 +24,9 @@ use transcode_confidential::{
 pub use {
     content::{ContentDone, DecryptRequest, EncryptRequest},
     data_keys::Released,
+    forward::{AnswerBody, NotForwarded},
     log::LogView,
+    media::MediaKey,
 };
 
 use crate::{
@@ -111,6 +115,12 @@ impl Client {
 
     /// The body of a successful answer, and the view of the log that it came under.
     async fn exchange(&self, call: &Call) -> Result<(Bytes, Arc<LogView>), ClientError> {
+        let (response, view) = self.exchange_whole(call).await?;
+        Ok((response.into_body(), view))
+    }
+
+    /// A successful answer with its headers, and the view of the log that it came under.
+    async fn exchange_whole(&self, call: &Call) -> Result<(Response<Bytes>, Arc<LogView>), ClientError> {
         let mut attempts = 1;
         loop {
             match self.attempt(call).await {
@@ -122,12 +132,12 @@ impl Client {
         }
     }
 
-    async fn attempt(&self, call: &Call) -> Result<(Bytes, Arc<LogView>), ClientError> {
+    async fn attempt(&self, call: &Call) -> Result<(Response<Bytes>, Arc<LogView>), ClientError> {
         let (mut connection, view) = self.connection().await?;
         let timeouts = &self.shared.session.settings().timeouts;
         let response = connection.fetch(call.request()?, REPLY_LIMIT, timeouts).await?;
         self.shared.session.give_back(connection);
-        answer::success(response).map(|body| (body, view))
+        answer::success(response).map(|response| (response, view))
     }
 }
 

@@ -12,12 +12,14 @@ mod destination;
 mod environment;
 mod exit;
 mod files;
+mod gateway;
 mod keys;
 mod pki;
 mod policy;
 mod progress;
 mod status;
 mod terminal;
+mod watch;
 
 use std::{
     ffi::OsString,
@@ -63,6 +65,8 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<Done, Fai
         Command::Keys(verb) => keys::run(verb, &global, environment),
         Command::Encrypt(request) => content::encrypt(request, &global, environment),
         Command::Decrypt(request) => content::decrypt(request, &global, environment),
+        Command::Gateway(request) => gateway::run(request, &global, environment),
+        Command::Watch(request) => watch::run(request, &global, environment),
         Command::Status => status::run(&global, environment),
         Command::Pki(verb) => pki::run(verb),
         Command::Policy(verb) => policy::run(verb, &global, environment),

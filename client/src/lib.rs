@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Client`] | keys, content, status, policy: what an enclave can be asked |
 //! | [`cli`] | the command line |
+//! | [`gateway`] | plain HTTP for tools on the same machine that cannot attest |
 //! | [`kms_policy`] | the KMS key policy as code: generated and linted |
 //! | [`log_memory`] | what is remembered of a log, so that it cannot be exchanged, forked or rewound |
 //! | [`session`] | TLS 1.3 connections whose peer attested itself first |
@@ -21,11 +22,15 @@
 mod calls;
 pub mod cli;
 mod error;
+pub mod gateway;
 pub mod kms_policy;
 pub mod log_memory;
 pub mod session;
 
 pub use {
-    calls::{Client, ContentDone, DecryptRequest, EncryptRequest, LogView, PolicyAdopted, Released},
+    calls::{
+        AnswerBody, Client, ContentDone, DecryptRequest, EncryptRequest, LogView, MediaKey, NotForwarded, PolicyAdopted,
+        Released,
+    },
     error::{ClientError, ContentError, ErrorKind},
 };

@@ -7,12 +7,14 @@ mod data_keys;
 mod error;
 mod health;
 mod lifecycle;
+mod media;
 mod pacing;
 mod usage;
 
 pub use data_keys::{PendingUnwrap, Released};
 pub use error::CustodyError;
 pub use health::KmsCounters;
+pub use media::MediaGrant;
 pub use usage::{Ended, OpenUse, PendingUse, Purpose, UseGrant};
 
 use std::{

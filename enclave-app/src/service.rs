@@ -8,6 +8,7 @@
 //! | `evidence` | attestation, checkpoint, consistency, status, policy |
 //! | `keys` | making, listing, rotating, revoking |
 //! | `data_keys` | data keys for clients that work on their own cores |
+//! | `media` | media keys for packagers that encrypt by themselves |
 //! | `content`, `transfer` | encryption and decryption as streams |
 
 mod caller;
@@ -16,6 +17,7 @@ mod data_keys;
 mod evidence;
 mod failure;
 mod keys;
+mod media;
 mod rate;
 pub mod tls;
 mod transfer;
@@ -177,6 +179,7 @@ fn routes() -> Router<Arc<Service>> {
         .route(&format!("{key}/encrypt"), post(content::encrypt))
         .route(&format!("{key}/data-keys"), post(data_keys::issue))
         .route(api::UNWRAP_DATA_KEYS, post(data_keys::unwrap))
+        .route(&format!("{key}/media-keys/{{content}}/{{period}}"), get(media::derive).post(media::derive))
         .route(api::DECRYPT, post(content::decrypt))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_route)

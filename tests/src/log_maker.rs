@@ -208,7 +208,7 @@ pub fn used(id: &str, version: u32) -> EventDraft {
     EventDraft::new(AuditEventType::KeyUsed, "message encrypted")
         .key(id, Some(KeyVersion(version)))
         .principal("transcoder-1")
-        .body(EventBody::KeyUsed { operation: KeyOperation::Encrypt, uses: 1, context: None })
+        .body(EventBody::KeyUsed { operation: KeyOperation::Encrypt, uses: 1, context: None, period: None })
 }
 
 /// Verifies files in the order of their names, as an auditor does.

@@ -18,6 +18,7 @@
 mod caller;
 mod checked;
 mod enclave;
+mod gateway;
 mod island;
 mod parent;
 pub mod people;
@@ -61,6 +62,7 @@ use crate::{
 pub use caller::{Acknowledged, Caller, key_id};
 pub use checked::Checked;
 use enclave::{RunningEnclave, Wiring};
+pub use gateway::{Answered, RunningGateway};
 use parent::{Parent, RunningProxy};
 use people::{ClientCa, PolicyAuthority, grant};
 
@@ -476,6 +478,14 @@ impl World {
         change(&mut settings);
         let session = Session::new(self.server(), settings);
         Caller::new(Client::new(session, self.memory(name), accept), self.acknowledged.clone())
+    }
+
+    /// A gateway that works for the identity `name`, on loopback, with settings that differ.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub async fn gateway(&self, name: &str, change: impl FnOnce(&mut client::gateway::Settings)) -> RunningGateway {
+        RunningGateway::start(self.caller(name).client, change).await
     }
 
     /// Where clients connect to.

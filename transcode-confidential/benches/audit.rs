@@ -59,7 +59,12 @@ fn draft() -> EventDraft {
         .key("content-key-000001", Some(KeyVersion(7)))
         .principal("transcoder-eu-central-1a-07")
         .content("title-4711/season-1/episode-3")
-        .body(EventBody::KeyUsed { operation: KeyOperation::Encrypt, uses: 1, context: Some(Digest::new([7; 32])) })
+        .body(EventBody::KeyUsed {
+            operation: KeyOperation::Encrypt,
+            uses: 1,
+            context: Some(Digest::new([7; 32])),
+            period: None,
+        })
 }
 
 /// The hashing that `append` cannot avoid, and nothing else.

@@ -174,6 +174,13 @@ number_id!(
     u32
 );
 
+number_id!(
+    /// A stretch of some content that has one media key. What it is, a number of a segment or of a stretch of time, is up to
+    /// whoever asks for the key.
+    Period,
+    u64
+);
+
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $extra:literal) => {
         $(#[$doc])*
@@ -243,6 +250,12 @@ text_id!(
     /// starting with a letter or digit.
     Principal,
     "@/"
+);
+text_id!(
+    /// Names content that has media keys, such as one rendition of a film: 1 to 128 of `A-Z a-z 0-9 . _ : -`, starting with a
+    /// letter or digit.
+    MediaContent,
+    ""
 );
 
 #[cfg(test)]

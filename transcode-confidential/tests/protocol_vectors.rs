@@ -14,7 +14,8 @@ use transcode_confidential::{
         segment::{Footer, Record, RecordKind, SegmentHeader},
         tree::{consistency_proof, inclusion_proof},
     },
-    ids::{Digest, Epoch, KeyVersion, LeafHash, LogId, Sequence},
+    ids::{Digest, Epoch, KeyVersion, LeafHash, LogId, Period, Sequence},
+    keys::MediaKey,
     protocol::policy::{Grant, Operation, Policy, SignedPolicy},
     secret::KeyMaterial,
     signature::{Signature, SigningKey},
@@ -55,6 +56,7 @@ fn drafts(log_id: LogId) -> Vec<EventDraft> {
                 operation: KeyOperation::Encrypt,
                 uses: 1,
                 context: Some(Digest::of(b"serialized context")),
+                period: None,
             },
         ),
         film(AuditEventType::ContentProcessed, Some(KeyVersion(1))).principal("transcoder-1").content("reel-7").body(
@@ -79,6 +81,20 @@ fn drafts(log_id: LogId) -> Vec<EventDraft> {
             bytes: 400,
         }),
     ]
+}
+
+/// A leaf of its own, so that those above stay what they are.
+fn media_key_leaf() -> Vec<u8> {
+    let body =
+        EventBody::KeyUsed { operation: KeyOperation::DeriveMediaKey, uses: 1, context: None, period: Some(Period(3)) };
+    let draft = EventDraft::new(AuditEventType::KeyUsed, "vector").key("film-1", Some(KeyVersion(2))).content("reel-7");
+    let mut chain = Chain::new();
+    chain.open_epoch(Epoch(1));
+    let mut batch = chain.begin_batch();
+    let event = chain.append_to(&mut batch, draft.body(body), Timestamp(1_767_225_600_000)).unwrap();
+    let leaf = batch.leaves.pop().unwrap();
+    assert_eq!(decode_leaf(&leaf).unwrap(), event);
+    leaf
 }
 
 fn vectors() -> String {
@@ -158,6 +174,12 @@ fn vectors() -> String {
         }],
         denied: vec!["intern".parse().unwrap()],
     };
+    line("version key", &[4; 32]);
+    let version_key = KeyMaterial::from_bytes([4; 32]);
+    let (film, reel) = ("film-1".parse().unwrap(), "reel-7".parse().unwrap());
+    let media_key = MediaKey::derive(&version_key, &film, KeyVersion(2), &reel, Period(3));
+    line("media key of film-1 version 2, reel-7 period 3", media_key.expose());
+    line("leaf (media key)", &media_key_leaf());
     line("policy authority seed", &[3; 32]);
     line("signed policy", SignedPolicy::sign(policy, &key(3)).document());
 

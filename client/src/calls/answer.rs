@@ -7,13 +7,9 @@ use transcode_confidential::protocol::api::{ApiError, ErrorCode};
 
 use crate::{error::ClientError, session::SessionError};
 
-/// The body of a success; the error that any other response carries.
-pub(super) fn success(response: Response<Bytes>) -> Result<Bytes, ClientError> {
-    if response.status().is_success() {
-        Ok(response.into_body())
-    } else {
-        Err(error(response.status(), response.body()))
-    }
+/// A success; the error that any other response carries.
+pub(super) fn success(response: Response<Bytes>) -> Result<Response<Bytes>, ClientError> {
+    if response.status().is_success() { Ok(response) } else { Err(error(response.status(), response.body())) }
 }
 
 /// The value that a body carries.

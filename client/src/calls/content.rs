@@ -200,21 +200,21 @@ impl Client {
 }
 
 /// What the reply must say of the key and the message.
-struct Expected<'a> {
-    key: Option<&'a KeyId>,
-    context: &'a EncryptionContext,
+pub(super) struct Expected<'a> {
+    pub(super) key: Option<&'a KeyId>,
+    pub(super) context: &'a EncryptionContext,
 }
 
 /// What the head of a reply says about the use of a key.
-struct Used {
-    key: KeyId,
-    version: KeyVersion,
-    context: EncryptionContext,
-    receipt: Receipt,
+pub(super) struct Used {
+    pub(super) key: KeyId,
+    pub(super) version: KeyVersion,
+    pub(super) context: EncryptionContext,
+    pub(super) receipt: Receipt,
 }
 
 impl Used {
-    fn read(headers: &HeaderMap, expected: &Expected<'_>) -> Result<Self, ClientError> {
+    pub(super) fn read(headers: &HeaderMap, expected: &Expected<'_>) -> Result<Self, ClientError> {
         let ReceiptText(receipt) = parse(headers, RECEIPT_HEADER, |text| text.parse().ok())?;
         let (key, version) = parse(headers, KEY_HEADER, |text| {
             let (key, version) = text.split_once('#')?;
@@ -257,6 +257,6 @@ fn headers(context: &EncryptionContext, content_id: Option<&str>) -> Result<Head
 }
 
 /// A body that ends when the connection does could be cut anywhere by whoever carries it.
-fn has_end_mark(headers: &HeaderMap) -> bool {
+pub(super) fn has_end_mark(headers: &HeaderMap) -> bool {
     headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING)
 }

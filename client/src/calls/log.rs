@@ -128,7 +128,7 @@ impl Client {
     ) -> Result<T, ClientError> {
         let timeouts = &self.shared.session.settings().timeouts;
         let response = connection.fetch(call.request()?, REPLY_LIMIT, timeouts).await?;
-        answer::success(response).and_then(|body| answer::json(&body))
+        answer::success(response).and_then(|response| answer::json(response.body()))
     }
 }
 

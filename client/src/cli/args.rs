@@ -1,4 +1,5 @@
 mod audit;
+mod gateway;
 
 use std::path::PathBuf;
 
@@ -6,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use transcode_confidential::ids::{KeyId, KeyVersion, LogId, Principal};
 
 pub(super) use audit::{AuditVerb, ExportArgs, ExportFormat, Filter, ListArgs, LogArgs, ProveArgs, QueryArgs};
+pub(super) use gateway::{GatewayArgs, WatchArgs};
 
 use super::attestation::VerifyAt;
 
@@ -64,6 +66,10 @@ pub(super) enum Command {
     Encrypt(Encrypt),
     /// Decrypt a file or a stream
     Decrypt(Decrypt),
+    /// Serve tools on this machine that cannot attest, such as ffmpeg and curl: plain HTTP in, the attested channel out
+    Gateway(GatewayArgs),
+    /// Encrypt the files of a directory as a packager finishes them
+    Watch(WatchArgs),
     /// Show the state of the enclave and of its log
     Status,
     /// Make a client CA and client identities

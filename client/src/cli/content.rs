@@ -131,7 +131,7 @@ fn is_stdout(output: Option<&Path>) -> bool {
 }
 
 /// The signal that asks this process to end. Ending this way removes what was written so far.
-async fn interrupted() -> u8 {
+pub(super) async fn interrupted() -> u8 {
     const SIGINT: u8 = 2;
     const SIGTERM: u8 = 15;
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))

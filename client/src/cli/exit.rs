@@ -65,12 +65,19 @@ impl Done {
         Self { exit: Exit::Ok, json, text, notes: Vec::new() }
     }
 
+    /// Everything was said while it went on.
+    pub(super) const fn said() -> Self {
+        Self::ok(Value::Null, String::new())
+    }
+
     pub(super) fn say(&self, as_json: bool, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<()> {
         for note in &self.notes {
             writeln!(err, "note: {}", escape(note))?;
         }
-        if as_json {
+        if as_json && !self.json.is_null() {
             writeln!(out, "{}", self.json)?;
+        } else if as_json {
+            return out.flush();
         } else if !self.text.is_empty() {
             writeln!(out, "{}", self.text)?;
         }
@@ -104,6 +111,10 @@ impl Failure {
 
     pub(super) fn file(path: &Path, error: &dyn fmt::Display) -> Self {
         Self::new(Exit::Malformed, "FILE", format!("{}: {error}", path.display()))
+    }
+
+    pub(super) fn unavailable(message: impl Into<String>) -> Self {
+        Self { retryable: true, ..Self::new(Exit::Unavailable, "UNAVAILABLE", message) }
     }
 
     pub(super) fn verification(message: impl Into<String>) -> Self {

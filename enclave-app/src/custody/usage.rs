@@ -133,38 +133,53 @@ impl Custody {
         version: Option<KeyVersion>,
         purpose: &Purpose<'_>,
     ) -> Result<Recorded, CustodyError> {
-        let id = purpose.permit.key();
+        let context = (!purpose.context.is_empty()).then(|| Digest::of(&purpose.context.serialize()));
+        let request = KeyRequest::Use { operation: purpose.operation, version, context };
+        self.grant_use(&request, purpose.permit, purpose.content_id).await
+    }
+
+    /// Grants a use of any kind and gives it its place in the log; begins the rotation that it finds due.
+    pub(super) async fn grant_use(
+        self: &Arc<Self>,
+        request: &KeyRequest,
+        permit: &Permit,
+        content_id: Option<&str>,
+    ) -> Result<Recorded, CustodyError> {
+        let id = permit.key();
         if self.clock.has_drifted() {
             return Err(CustodyError::ClockDrifted);
         }
-        let context = (!purpose.context.is_empty()).then(|| Digest::of(&purpose.context.serialize()));
-        let request = KeyRequest::Use { operation: purpose.operation, version, context };
         // A refusal releases nothing, so it waits for nothing.
-        let refused = self.ledger.with_keys(|keys, now| keys.decide(id, &request, now).err());
+        let refused = self.ledger.with_keys(|keys, now| keys.decide(id, request, now).err());
         let granted = match refused {
             Some(error) => Err(error.into()),
-            None => self.place_use(&request, purpose).await,
+            None => self.place_use(request, permit, content_id).await,
         };
         if matches!(granted, Err(CustodyError::Key(KeyError::RotationDue))) {
             self.rotate_if_needed(id);
         }
         let recorded = granted?;
+        let counted = matches!(recorded.event.body, Some(EventBody::KeyUsed { uses: 1.., .. }));
         let due = |keys: &transcode_confidential::keys::KeyTable, now| {
             keys.key(id).is_some_and(|key| key.rotation_need(now) >= RotationNeed::Due)
         };
-        if purpose.operation.is_counted() && self.ledger.with_keys(due) {
+        if counted && self.ledger.with_keys(due) {
             self.rotate_if_needed(id);
         }
         Ok(recorded)
     }
 
-    async fn place_use(&self, request: &KeyRequest, purpose: &Purpose<'_>) -> Result<Recorded, CustodyError> {
-        let Purpose { permit, content_id, .. } = purpose;
+    async fn place_use(
+        &self,
+        request: &KeyRequest,
+        permit: &Permit,
+        content_id: Option<&str>,
+    ) -> Result<Recorded, CustodyError> {
         let granted = self.ledger.decide(|keys, now| {
             permit.check()?;
             let draft = keys.decide(permit.key(), request, now)?.principal(permit.principal());
             Ok(Entry::from(match content_id {
-                Some(content_id) => draft.content(*content_id),
+                Some(content_id) => draft.content(content_id),
                 None => draft,
             }))
         });

@@ -187,6 +187,7 @@ impl From<KeyError> for Failure {
             KeyError::Revoked | KeyError::BelowMinimum { .. } => ErrorCode::Revoked,
             KeyError::Suspended => ErrorCode::Suspended,
             KeyError::RotationDue => ErrorCode::RotationDue,
+            KeyError::TooManyPeriods => ErrorCode::TooLarge,
             KeyError::NoSuchVersion(_) => ErrorCode::Unverified,
             KeyError::Id(_) | KeyError::Policy(_) => ErrorCode::Malformed,
             KeyError::Audit(_) => ErrorCode::AuditUnavailable,

@@ -1,9 +1,9 @@
 use std::sync::{Arc, Mutex};
 
-use client::{Client, ClientError, ContentDone, DecryptRequest, EncryptRequest};
+use client::{Client, ClientError, ContentDone, DecryptRequest, EncryptRequest, MediaKey};
 use transcode_confidential::{
     audit::Receipt,
-    ids::KeyId,
+    ids::{KeyId, Period},
     keys::KeyRotationPolicy,
     message::EncryptionContext,
     protocol::api::{CreateKey, KeyChanged, KeyInfo},
@@ -105,6 +105,14 @@ impl Caller {
     /// Keeps a receipt that came with an answer.
     pub fn keep(&self, receipt: Receipt) {
         self.acknowledged.keep(receipt);
+    }
+
+    /// The media key of a period of some content.
+    pub async fn media_key(&self, id: &str, content: &str, period: u64) -> Result<MediaKey, ClientError> {
+        let content = content.parse().expect("a name of content");
+        let got = self.client.media_key(&key_id(id), &content, Period(period)).await?;
+        self.acknowledged.keep(got.receipt.clone());
+        Ok(got)
     }
 
     fn kept(&self, changed: Result<KeyChanged, ClientError>) -> Result<KeyChanged, ClientError> {

@@ -15,6 +15,7 @@ mod images;
 mod interruptions;
 mod kms;
 mod lies;
+mod media_keys;
 mod outages;
 mod policies;
 mod requests;

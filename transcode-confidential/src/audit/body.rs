@@ -4,7 +4,7 @@ use super::segment::RecordKind;
 use crate::{
     attestation::Purpose,
     cbor::{CborError, MapReader, Reader, Writer},
-    ids::{Digest, LogId, Sequence},
+    ids::{Digest, LogId, Period, Sequence},
     signature::{PublicKey, Signature},
 };
 
@@ -55,6 +55,8 @@ pub enum EventBody {
         uses: u64,
         /// SHA-256 of the serialized encryption context.
         context: Option<Digest>,
+        /// Of a media key: the period of the content that it is for.
+        period: Option<Period>,
     },
     /// Kind 6, with `ContentProcessed`.
     Processed {
@@ -273,11 +275,14 @@ impl EventBody {
                 out.map(2).uint(0).uint(4);
                 out.uint(1).uint(change.code());
             }
-            Self::KeyUsed { operation, uses, context } => {
-                out.map(3 + present(&[context.is_some()])).uint(0).uint(5);
+            Self::KeyUsed { operation, uses, context, period } => {
+                out.map(3 + present(&[context.is_some(), period.is_some()])).uint(0).uint(5);
                 out.uint(1).uint(operation.code());
                 out.uint(2).uint(*uses);
                 put_digest(out, 3, *context);
+                if let Some(period) = period {
+                    out.uint(4).uint(period.0);
+                }
             }
             Self::Processed { began, outcome, bytes_in, bytes_out, digest } => {
                 out.map(4 + present(&[began.is_some(), digest.is_some()])).uint(0).uint(6);
@@ -340,6 +345,10 @@ impl EventBody {
                 operation: KeyOperation::from_code(map.required(1)?.uint()?)?,
                 uses: map.required(2)?.uint()?,
                 context: optional_digest(&mut map, 3)?,
+                period: match map.optional(4)? {
+                    Some(reader) => Some(Period(reader.uint()?)),
+                    None => None,
+                },
             },
             6 => Self::Processed {
                 began: match map.optional(1)? {

@@ -57,6 +57,12 @@ pub enum KeyError {
     /// The active version has reached its limit; ask again when it was rotated.
     #[error("the active version has reached its limit and must be rotated")]
     RotationDue,
+    /// A media key is one of a period, and asked for as such ([`super::KeyRequest::MediaKey`]).
+    #[error("a media key is asked for by its content and period")]
+    NoPeriod,
+    /// The media keys of the key are of more scattered periods than one key keeps apart.
+    #[error("the key has media keys of too many scattered periods; use another key for further content")]
+    TooManyPeriods,
     /// A limit that does not limit.
     #[error("rotation policy: {0}")]
     Policy(&'static str),

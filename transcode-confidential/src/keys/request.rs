@@ -1,7 +1,7 @@
 use super::{KeyRotationPolicy, KeyTable};
 use crate::{
     audit::{AuditEventType, CreationReason, EventBody, EventDraft, KeyChange, KeyOperation},
-    ids::{Digest, KeyId, KeyVersion},
+    ids::{Digest, KeyId, KeyVersion, MediaContent, Period},
     keys::{KeyError, KeyState, RotationNeed, VersionState},
     time::Timestamp,
 };
@@ -42,6 +42,14 @@ pub enum KeyRequest {
         /// SHA-256 of the serialized encryption context.
         context: Option<Digest>,
     },
+    /// Derive the media key of a period. The first time it is a use of the active version, which the period keeps; from then
+    /// on it is recorded, and not counted.
+    MediaKey {
+        /// The content.
+        content: MediaContent,
+        /// The period.
+        period: Period,
+    },
 }
 
 impl KeyTable {
@@ -70,6 +78,7 @@ impl KeyTable {
             KeyRequest::DestroyVersion(version) => self.decide_destroy_version(id, *version),
             KeyRequest::DecryptFrom(version) => self.decide_decrypt_from(id, *version),
             KeyRequest::Use { operation, version, context } => self.decide_use(id, *operation, *version, *context, now),
+            KeyRequest::MediaKey { content, period } => self.decide_media_key(id, content, *period, now),
         }
     }
 
@@ -182,14 +191,48 @@ impl KeyTable {
             KeyOperation::Decrypt => "message decrypted",
             KeyOperation::IssueDataKey => "data key issued",
             KeyOperation::UnwrapDataKey => "data key unwrapped",
-            KeyOperation::DeriveMediaKey => "media key derived",
+            KeyOperation::DeriveMediaKey => return Err(KeyError::NoPeriod),
             KeyOperation::Rewrap => "message encrypted anew under the active version",
         };
         Ok(EventDraft::new(AuditEventType::KeyUsed, details).key(id, Some(version.version)).body(EventBody::KeyUsed {
             operation,
             uses,
             context,
+            period: None,
         }))
+    }
+
+    fn decide_media_key(
+        &self,
+        id: &KeyId,
+        content: &MediaContent,
+        period: Period,
+        now: Timestamp,
+    ) -> Result<EventDraft, KeyError> {
+        let key = self.usable(id)?;
+        let pinned = key.media.version(content, period);
+        let version = match pinned {
+            Some(pinned) => key.readable(pinned)?,
+            None => key.active().ok_or(KeyError::Revoked)?,
+        };
+        let details = match pinned {
+            Some(_) => "media key derived again",
+            None if key.policy.need(version.created_at, version.uses, now) == RotationNeed::Required => {
+                return Err(KeyError::RotationDue);
+            }
+            None if !key.media.has_room(content, period, version.version) => return Err(KeyError::TooManyPeriods),
+            None => "media key derived",
+        };
+        let body = EventBody::KeyUsed {
+            operation: KeyOperation::DeriveMediaKey,
+            uses: u64::from(pinned.is_none()),
+            context: None,
+            period: Some(period),
+        };
+        Ok(EventDraft::new(AuditEventType::KeyUsed, details)
+            .key(id, Some(version.version))
+            .content(content.as_str())
+            .body(body))
     }
 }
 

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
-use super::{AnsweredRequests, FoldError, KeyError, KeyRotationPolicy, RotationNeed};
+use super::{AnsweredRequests, FoldError, KeyError, KeyRotationPolicy, MediaPeriods, RotationNeed};
 use crate::{
-    audit::{AuditEvent, AuditEventType, EventBody, KeyChange},
-    ids::{Digest, KeyId, KeyVersion},
+    audit::{AuditEvent, AuditEventType, EventBody, KeyChange, KeyOperation},
+    ids::{Digest, KeyId, KeyVersion, MediaContent},
     time::Timestamp,
 };
 
@@ -25,6 +25,8 @@ pub struct KeyRecord {
     pub decrypt_from: KeyVersion,
     /// Its versions, oldest first; never empty.
     pub versions: Vec<VersionRecord>,
+    /// Where the media keys of its contents come from. Empty for a key that has ended.
+    pub media: MediaPeriods,
 }
 
 /// The state of one version.
@@ -193,9 +195,9 @@ impl KeyTable {
                 }
                 let first = VersionRecord::new(KeyVersion(1), event.time, *record);
                 let policy = policy_of(body).ok_or_else(|| contradiction("it has no policy"))?;
-                let decrypt_from = KeyVersion(1);
-                self.keys
-                    .insert(id, KeyRecord { policy, state: KeyState::Active, decrypt_from, versions: vec![first] });
+                let (media, decrypt_from) = (MediaPeriods::default(), KeyVersion(1));
+                let (state, versions) = (KeyState::Active, vec![first]);
+                self.keys.insert(id, KeyRecord { policy, state, decrypt_from, versions, media });
             }
             (AuditEventType::KeyRotated, EventBody::KeyCreated { record, .. }) => {
                 let key = self.keys.get_mut(&id).ok_or_else(|| contradiction("the key does not exist"))?;
@@ -227,17 +229,30 @@ impl KeyTable {
                     }
                     KeyChange::Revoked => {
                         key.state = KeyState::Revoked;
+                        key.media = MediaPeriods::default();
                         key.set_versions(VersionState::Revoked);
                     }
                     KeyChange::Destroyed => {
                         key.state = KeyState::Destroyed;
+                        key.media = MediaPeriods::default();
                         key.set_versions(VersionState::Destroyed);
                     }
                 }
             }
-            (AuditEventType::KeyUsed, EventBody::KeyUsed { uses, .. }) => {
+            (AuditEventType::KeyUsed, EventBody::KeyUsed { operation, uses, period, .. }) => {
                 let key = self.keys.get_mut(&id).ok_or_else(|| contradiction("the key does not exist"))?;
-                let used = key.known(version()?).ok_or_else(no_version)?;
+                let wanted = key.known(version()?).ok_or_else(no_version)?.version;
+                if period.is_some() != (*operation == KeyOperation::DeriveMediaKey) {
+                    return Err(contradiction("media keys have a period, and nothing else has one"));
+                }
+                if let Some(period) = *period {
+                    let content = event.content_id.as_deref().and_then(|content| content.parse::<MediaContent>().ok());
+                    let content = content.ok_or_else(|| contradiction("it names no content"))?;
+                    if !key.media.pin(&content, period, wanted) {
+                        return Err(contradiction("the period's media key comes from another version"));
+                    }
+                }
+                let used = key.known(wanted).ok_or_else(no_version)?;
                 used.uses = used.uses.saturating_add(*uses);
             }
             _ => return Err(contradiction("its body is of another kind")),

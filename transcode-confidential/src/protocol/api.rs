@@ -31,7 +31,7 @@ pub const CHECKPOINT: &str = "/v1/checkpoint";
 pub const CONSISTENCY: &str = "/v1/consistency";
 /// `POST` [`CreateKey`]: makes a key, `201` [`KeyChanged`]. `GET`: [`KeyList`]. Below it `/{id}` (`GET` [`KeyInfo`]),
 /// `/{id}/rotate` (`POST` [`RotateKey`]), `/{id}/revoke` (`POST`), `/{id}/encrypt` (`POST`, content), `/{id}/data-keys` (`POST`
-/// [`IssueDataKeys`], `200` [`IssuedDataKeys`]).
+/// [`IssueDataKeys`], `200` [`IssuedDataKeys`]), `/{id}/media-keys/{content}/{period}` (`GET` or `POST`, 16 bytes).
 pub const KEYS: &str = "/v1/keys";
 /// `POST`, content: decrypts a message, which names its key.
 pub const DECRYPT: &str = "/v1/decrypt";
