@@ -97,7 +97,7 @@ async fn what_is_written_with_an_issued_key_is_read_by_the_enclave_and_the_other
     let uses: Vec<_> = checked.of_type(AuditEventType::KeyUsed).into_iter().cloned().collect();
     let of = |wanted| -> Vec<_> {
         let found = uses.iter().filter_map(|event| match event.body {
-            Some(EventBody::KeyUsed { operation, uses, context }) if operation == wanted => {
+            Some(EventBody::KeyUsed { operation, uses, context, .. }) if operation == wanted => {
                 Some((event.content_id.clone(), event.principal.clone(), uses, context))
             }
             _ => None,
