@@ -107,8 +107,8 @@ impl LogMaker {
         self.chain.open_epoch(epoch);
         let header = SegmentHeader { log_id: self.log_id, epoch, first, previous };
         self.segments.push((header.name(), header.to_bytes()));
-        let draft =
-            EventDraft::new(AuditEventType::EnclaveCreated, "epoch opened").body(EventBody::EpochOpened(Box::new(opened)));
+        let draft = EventDraft::new(AuditEventType::EnclaveCreated, "epoch opened")
+            .body(EventBody::EpochOpened(Box::new(opened)));
         let records =
             vec![Record::new(RecordKind::Attestation, document), Record::new(RecordKind::WrappedKey, log_key_record)];
         self.seal(vec![(draft, records)]);
