@@ -39,6 +39,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    /// Given by the caller for the next call that changes something; else each such call draws one.
+    idempotency_key: Option<Arc<str>>,
 }
 
 struct Shared {
@@ -68,13 +70,26 @@ struct Call {
     method: Method,
     path: String,
     body: Option<(&'static str, Bytes)>,
+    /// Whether it only takes something away: the enclave may hear of it even where its log cannot be checked now.
+    takes_away: bool,
 }
 
 impl Client {
     /// A client that connects when it is first used and remembers logs in `memory`. A server that is known with another log
     /// is refused, except with the log `accepted_log`.
     pub fn new(session: Session, memory: LogMemory, accepted_log: Option<LogId>) -> Self {
-        Self { shared: Arc::new(Shared { session, memory, accepted_log, view: Mutex::new(None) }) }
+        Self {
+            shared: Arc::new(Shared { session, memory, accepted_log, view: Mutex::new(None) }),
+            idempotency_key: None,
+        }
+    }
+
+    /// A client whose one next call that changes something carries this idempotency key: sent again under the same key, within
+    /// a day, it is answered again and nothing is done twice. Without this every call draws a key of its own, and is
+    /// repeated under it where a connection is lost.
+    #[must_use]
+    pub fn repeatable_as(&self, idempotency_key: &str) -> Self {
+        Self { shared: Arc::clone(&self.shared), idempotency_key: Some(idempotency_key.into()) }
     }
 
     /// The attested connections.
@@ -96,7 +111,8 @@ impl Client {
     /// [`ClientError::Unverified`] where the enclave does not take it; any other [`ClientError`].
     pub async fn put_policy(&self, document: Vec<u8>) -> Result<PolicyAdopted, ClientError> {
         let body = Some((OCTETS, document.into()));
-        let (body, view) = self.exchange(&Call { method: Method::PUT, path: api::POLICY.into(), body }).await?;
+        let (body, view) =
+            self.exchange(&Call { method: Method::PUT, path: api::POLICY.into(), body, takes_away: false }).await?;
         let adopted: PolicyAdopted = answer::json(&body)?;
         self.keep_receipt(&view, &adopted.receipt.0).await?;
         Ok(adopted)
@@ -122,9 +138,10 @@ impl Client {
     /// A successful answer with its headers, and the view of the log that it came under.
     async fn exchange_whole(&self, call: &Call) -> Result<(Response<Bytes>, Arc<LogView>), ClientError> {
         let mut attempts = 1;
+        let key = call.idempotency_key(self)?;
         loop {
-            match self.attempt(call).await {
-                Err(ClientError::Session(error)) if attempts < ATTEMPTS && call.may_be_repeated(&error) => {
+            match self.attempt(call, key.as_ref()).await {
+                Err(ClientError::Session(error)) if attempts < ATTEMPTS && Call::may_be_repeated(&error) => {
                     attempts += 1
                 }
                 result => return result,
@@ -132,12 +149,27 @@ impl Client {
         }
     }
 
-    async fn attempt(&self, call: &Call) -> Result<(Response<Bytes>, Arc<LogView>), ClientError> {
-        let (mut connection, view) = self.connection().await?;
+    async fn attempt(
+        &self,
+        call: &Call,
+        key: Option<&HeaderValue>,
+    ) -> Result<(Response<Bytes>, Arc<LogView>), ClientError> {
+        let (mut connection, view) = match self.connection().await {
+            Ok((connection, view)) => (connection, Some(view)),
+            // The log cannot be held against what is remembered while the parent gives no proof. Who takes something away
+            // need not wait for that: the enclave is attested, and nothing is released.
+            Err(error) if call.takes_away && error.retryable() => (self.shared.session.connection().await?, None),
+            Err(error) => return Err(error),
+        };
         let timeouts = &self.shared.session.settings().timeouts;
-        let response = connection.fetch(call.request()?, REPLY_LIMIT, timeouts).await?;
+        let response = connection.fetch(call.request(key)?, REPLY_LIMIT, timeouts).await?;
+        let response = answer::success(response)?;
+        let view = match view {
+            Some(view) => view,
+            None => self.checked_log(&mut connection).await?,
+        };
         self.shared.session.give_back(connection);
-        answer::success(response).map(|response| (response, view))
+        Ok((response, view))
     }
 }
 
@@ -146,29 +178,46 @@ const OCTETS: &str = "application/octet-stream";
 
 impl Call {
     const fn get(path: String) -> Self {
-        Self { method: Method::GET, path, body: None }
-    }
-
-    const fn post_nothing(path: String) -> Self {
-        Self { method: Method::POST, path, body: None }
+        Self { method: Method::GET, path, body: None, takes_away: false }
     }
 
     fn post<T: Serialize>(path: String, body: &T) -> Result<Self, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| SessionError::Protocol(error.to_string()))?;
-        Ok(Self { method: Method::POST, path, body: Some((JSON, body.into())) })
+        Ok(Self { method: Method::POST, path, body: Some((JSON, body.into())), takes_away: false })
     }
 
-    /// A lost connection leaves open whether the request was carried out: only one that changes nothing is repeated.
-    fn may_be_repeated(&self, error: &SessionError) -> bool {
-        match error {
-            SessionError::NotSent => true,
-            SessionError::Lost(_) => self.method == Method::GET,
-            _ => false,
+    fn that_takes_away(self) -> Self {
+        Self { takes_away: true, ..self }
+    }
+
+    /// What makes it safe to send again: nothing for what changes nothing, else the caller's key or a fresh one.
+    fn idempotency_key(&self, client: &Client) -> Result<Option<HeaderValue>, ClientError> {
+        if self.method == Method::GET {
+            return Ok(None);
         }
+        let key = match &client.idempotency_key {
+            Some(key) => key.to_string(),
+            None => {
+                let mut random = [0; 16];
+                client.session().settings().entropy.fill(&mut random).map_err(SessionError::from)?;
+                hex::encode(random)
+            }
+        };
+        let unsuitable = |_| SessionError::Protocol("the idempotency key fits in no header".into());
+        Ok(Some(HeaderValue::try_from(key).map_err(unsuitable)?))
     }
 
-    fn request(&self) -> Result<Request<RequestBody>, SessionError> {
+    /// A lost connection leaves open whether the request was carried out: it changes nothing, or its idempotency key has it
+    /// carried out once.
+    const fn may_be_repeated(error: &SessionError) -> bool {
+        matches!(error, SessionError::NotSent | SessionError::Lost(_))
+    }
+
+    fn request(&self, idempotency_key: Option<&HeaderValue>) -> Result<Request<RequestBody>, SessionError> {
         let mut request = Request::builder().method(self.method.clone()).uri(&self.path);
+        if let Some(key) = idempotency_key {
+            request = request.header(api::IDEMPOTENCY_HEADER, key);
+        }
         let body = match &self.body {
             Some((kind, bytes)) => {
                 request = request.header(CONTENT_TYPE, HeaderValue::from_static(kind));

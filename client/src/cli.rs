@@ -65,6 +65,7 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<Done, Fai
         Command::Keys(verb) => keys::run(verb, &global, environment),
         Command::Encrypt(request) => content::encrypt(request, &global, environment),
         Command::Decrypt(request) => content::decrypt(request, &global, environment),
+        Command::Rewrap(request) => content::rewrap(request, &global, environment),
         Command::Gateway(request) => gateway::run(request, &global, environment),
         Command::Watch(request) => watch::run(request, &global, environment),
         Command::Status => status::run(&global, environment),

@@ -177,6 +177,7 @@ impl From<ApiError> for ClientError {
             ErrorCode::Conflict => Self::Conflict(error),
             ErrorCode::Malformed | ErrorCode::TooLarge | ErrorCode::NoSuchRoute => Self::Malformed(error),
             ErrorCode::Unverified => Self::Unverified(error),
+            ErrorCode::IdempotencyKeyReused => Self::Conflict(error),
             _ => Self::Unavailable(error),
         }
     }

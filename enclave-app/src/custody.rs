@@ -3,6 +3,7 @@
 //! Every way a key can leave its record goes through [`Custody`], and each method gives something out only after the event
 //! that records it is durable.
 
+mod change;
 mod data_keys;
 mod error;
 mod health;
@@ -11,6 +12,7 @@ mod media;
 mod pacing;
 mod usage;
 
+pub use change::{Asked, Change};
 pub use data_keys::{PendingUnwrap, Released};
 pub use error::CustodyError;
 pub use health::KmsCounters;
@@ -129,6 +131,7 @@ fn key_info(id: &KeyId, key: &KeyRecord, now: Timestamp) -> KeyInfo {
     KeyInfo {
         id: id.clone(),
         state: key.state,
+        decrypt_from: key.decrypt_from,
         active_version: key.active().map(|version| version.version),
         policy: key.policy,
         rotation: key.rotation_need(now),

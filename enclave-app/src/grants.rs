@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use transcode_confidential::{
     audit::{
-        AuditEventType, EventBody, EventDraft, Receipt,
+        AuditEventType, EventBody, EventDraft, Receipt, RequestTag,
         segment::{Record, RecordKind},
     },
     ids::{KeyId, Principal},
@@ -103,10 +103,15 @@ impl Grants {
     /// # Errors
     /// [`AdoptError::Policy`]: the policy in force stays. [`AdoptError::Ledger`]: the new one is in force, and not known to be
     /// durable.
-    pub async fn adopt(&self, ledger: &Ledger, document: &[u8]) -> Result<(u64, Receipt), AdoptError> {
+    pub async fn adopt(
+        &self,
+        ledger: &Ledger,
+        document: &[u8],
+        tag: Option<RequestTag>,
+    ) -> Result<(u64, Receipt), AdoptError> {
         let signed = SignedPolicy::verify(document, &self.authority)?;
         let version = signed.policy().version;
-        let recorded = self.put_in_force(ledger, &signed)?;
+        let recorded = self.put_in_force(ledger, &signed, tag)?;
         let (_event, receipt) = recorded.persisted().await?;
         tracing::info!(version, "policy adopted");
         Ok((version, receipt))
@@ -114,12 +119,18 @@ impl Grants {
 
     /// Waits for nothing, as all that takes something away: what a new policy grants shows on the log behind the event that
     /// records it, and cannot be durable before it.
-    fn put_in_force(&self, ledger: &Ledger, signed: &SignedPolicy) -> Result<Recorded, AdoptError> {
+    fn put_in_force(
+        &self,
+        ledger: &Ledger,
+        signed: &SignedPolicy,
+        tag: Option<RequestTag>,
+    ) -> Result<Recorded, AdoptError> {
         let _one = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
         signed.check_succeeds(&self.deployment, self.version())?;
         let version = signed.policy().version;
         let draft = EventDraft::new(AuditEventType::PolicyChanged, format!("policy version {version} adopted"))
-            .body(EventBody::PolicyAdopted { version, document: signed.digest() });
+            .body(EventBody::PolicyAdopted { version, document: signed.digest() })
+            .request(tag);
         let records = vec![Record::new(RecordKind::Policy, signed.document())];
         Ok(ledger.decide_at_once(|_, _| {
             self.current.send_replace(Some(Arc::new(signed.policy().clone())));

@@ -56,7 +56,7 @@ use crate::{
     metrics::Reporter,
     nsm::Nsm,
     service::{
-        RequestRate, Service,
+        RequestRate, Service, Turns,
         tls::{Channel, ChannelError},
     },
     upkeep::Upkeep,
@@ -159,6 +159,8 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
         enclave_id,
         booted_at,
         attestation_rate: RequestRate::per_second(config.limits.attestations_per_second),
+        turns: Turns::default(),
+        audit_wait: std::time::Duration::from_millis(config.limits.audit_wait_ms),
         connections: config.limits.connections,
         metrics,
     });

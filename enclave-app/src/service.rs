@@ -6,11 +6,13 @@
 //! | `caller` | who is calling: the principal of the client certificate |
 //! | `failure` | refusals: the answer, the record, the request id |
 //! | `evidence` | attestation, checkpoint, consistency, status, policy |
-//! | `keys` | making, listing, rotating, revoking |
+//! | `keys`, `batch` | making, listing, rotating, changing keys, one or several |
+//! | `once` | requests that may be sent again |
 //! | `data_keys` | data keys for clients that work on their own cores |
 //! | `media` | media keys for packagers that encrypt by themselves |
 //! | `content`, `transfer` | encryption and decryption as streams |
 
+mod batch;
 mod caller;
 mod content;
 mod data_keys;
@@ -18,6 +20,7 @@ mod evidence;
 mod failure;
 mod keys;
 mod media;
+mod once;
 mod rate;
 pub mod tls;
 mod transfer;
@@ -42,7 +45,11 @@ use transcode_confidential::{
 use transport::{Drained, Listener, Slots, Stream};
 
 use crate::{
-    custody::Custody, entropy::EnclaveEntropy, grants::Grants, host::CurrentLink, ledger::RefusalMeter,
+    custody::{Change, Custody},
+    entropy::EnclaveEntropy,
+    grants::Grants,
+    host::CurrentLink,
+    ledger::RefusalMeter,
     metrics::Metrics,
 };
 use caller::Caller;
@@ -89,13 +96,17 @@ pub struct Service {
     pub booted_at: Timestamp,
     /// Attestation documents for clients, all together.
     pub attestation_rate: Rate,
+    /// Requests with an idempotency key that are being answered.
+    pub turns: Turns,
+    /// How long a request waits for its event to be durable.
+    pub audit_wait: Duration,
     /// Client connections at the same time.
     pub connections: usize,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
 
-pub use rate::Rate as RequestRate;
+pub use {once::Turns, rate::Rate as RequestRate};
 
 /// Serves clients until `shutdown`, then drains.
 pub async fn serve(service: Arc<Service>, listener: Listener, shutdown: CancellationToken) -> Drained {
@@ -166,6 +177,9 @@ fn router(service: Arc<Service>) -> Router {
 
 fn routes() -> Router<Arc<Service>> {
     let key = format!("{}/{{id}}", api::KEYS);
+    let change = |change| {
+        post(move |state, caller, id, repeatable, body| keys::change_whole(change, state, caller, id, repeatable, body))
+    };
     Router::new()
         .route(api::ATTESTATION, get(evidence::attestation))
         .route(api::CHECKPOINT, get(evidence::checkpoint))
@@ -175,12 +189,19 @@ fn routes() -> Router<Arc<Service>> {
         .route(api::KEYS, get(keys::list).post(keys::create))
         .route(&key, get(keys::show))
         .route(&format!("{key}/rotate"), post(keys::rotate))
-        .route(&format!("{key}/revoke"), post(keys::revoke))
+        .route(&format!("{key}/revoke"), change(Change::Revoke))
+        .route(&format!("{key}/suspend"), change(Change::Suspend))
+        .route(&format!("{key}/resume"), change(Change::Resume))
+        .route(&format!("{key}/destroy"), change(Change::Destroy))
+        .route(&format!("{key}/versions/{{version}}/destroy"), post(keys::destroy_version))
+        .route(&format!("{key}/decrypt-from"), post(keys::decrypt_from))
+        .route(api::BATCH, post(batch::batch))
         .route(&format!("{key}/encrypt"), post(content::encrypt))
         .route(&format!("{key}/data-keys"), post(data_keys::issue))
         .route(api::UNWRAP_DATA_KEYS, post(data_keys::unwrap))
         .route(&format!("{key}/media-keys/{{content}}/{{period}}"), get(media::derive).post(media::derive))
         .route(api::DECRYPT, post(content::decrypt))
+        .route(api::REWRAP, post(content::rewrap))
         .fallback(failure::no_such_route)
         .method_not_allowed_fallback(failure::no_such_route)
 }

@@ -100,7 +100,7 @@ impl Upkeep {
         if SignedPolicy::claimed_version(&document) == Ok(known) {
             return;
         }
-        if let Err(AdoptError::Policy(error)) = self.grants.adopt(&self.custody.ledger, &document).await {
+        if let Err(AdoptError::Policy(error)) = self.grants.adopt(&self.custody.ledger, &document, None).await {
             tracing::warn!(%error, "the parent offered a policy that is refused");
             let details = format!("policy offered by the parent refused: {error}");
             let refusal = Refusal { principal: None, code: ErrorCode::Unverified, details };

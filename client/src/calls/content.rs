@@ -106,6 +106,26 @@ impl Client {
         self.stream(api::DECRYPT.into(), headers, &expected, input, output).await
     }
 
+    /// Turns one message into another with the same content and context under the active version of its key. The content
+    /// is never outside of the enclave. What was written is a message only if this returns `Ok`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn rewrap<R, W>(
+        &self,
+        request: &DecryptRequest,
+        input: R,
+        output: &mut W,
+    ) -> Result<ContentDone, ClientError>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Unpin,
+    {
+        let headers = headers(&EncryptionContext::new(), request.content_id.as_deref())?;
+        let expected = Expected { key: request.expected_key.as_ref(), context: &request.expected_context };
+        self.stream(api::REWRAP.into(), headers, &expected, input, output).await
+    }
+
     async fn stream<R, W>(
         &self,
         path: String,

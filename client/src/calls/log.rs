@@ -127,7 +127,7 @@ impl Client {
         call: Call,
     ) -> Result<T, ClientError> {
         let timeouts = &self.shared.session.settings().timeouts;
-        let response = connection.fetch(call.request()?, REPLY_LIMIT, timeouts).await?;
+        let response = connection.fetch(call.request(None)?, REPLY_LIMIT, timeouts).await?;
         answer::success(response).and_then(|response| answer::json(response.body()))
     }
 }

@@ -4,7 +4,10 @@ mod gateway;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use transcode_confidential::ids::{KeyId, KeyVersion, LogId, Principal};
+use transcode_confidential::{
+    ids::{KeyId, KeyVersion, LogId, Principal},
+    protocol::api::IDEMPOTENCY_KEY_LIMIT,
+};
 
 pub(super) use audit::{AuditVerb, ExportArgs, ExportFormat, Filter, ListArgs, LogArgs, ProveArgs, QueryArgs};
 pub(super) use gateway::{GatewayArgs, WatchArgs};
@@ -59,13 +62,15 @@ pub(super) enum Command {
     /// Verify and query a stored audit log, or fetch a checkpoint to keep
     #[command(subcommand)]
     Audit(AuditVerb),
-    /// Make, list, rotate and revoke content keys
+    /// Make, list, rotate, suspend, revoke and destroy content keys
     #[command(subcommand)]
     Keys(KeysVerb),
     /// Encrypt a file or a stream
     Encrypt(Encrypt),
     /// Decrypt a file or a stream
     Decrypt(Decrypt),
+    /// Encrypt a message anew under the active version of its key, inside the enclave
+    Rewrap(Rewrap),
     /// Serve tools on this machine that cannot attest, such as ffmpeg and curl: plain HTTP in, the attested channel out
     Gateway(GatewayArgs),
     /// Encrypt the files of a directory as a packager finishes them
@@ -119,7 +124,7 @@ pub(super) enum KeysVerb {
         #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
         require_attestation: Option<bool>,
         #[command(flatten)]
-        receipt: ReceiptFile,
+        once: Once,
     },
     /// List the keys that this identity has some grant for
     List,
@@ -132,19 +137,85 @@ pub(super) enum KeysVerb {
     Rotate {
         /// Its name
         id: KeyId,
-        /// Only where this version is active: safe to repeat
-        #[arg(long, value_name = "N", value_parser = parse_version)]
-        expected_version: Option<KeyVersion>,
         #[command(flatten)]
-        receipt: ReceiptFile,
+        expected: Expected,
+        #[command(flatten)]
+        once: Once,
     },
     /// End a key: nothing is encrypted or decrypted under it any more
     Revoke {
         /// Its name
         id: KeyId,
         #[command(flatten)]
-        receipt: ReceiptFile,
+        once: Once,
     },
+    /// Suspend a key: nothing is encrypted or decrypted under it until it is resumed
+    Suspend {
+        /// Its name
+        id: KeyId,
+        #[command(flatten)]
+        expected: Expected,
+        #[command(flatten)]
+        once: Once,
+    },
+    /// Take a suspension back
+    Resume {
+        /// Its name
+        id: KeyId,
+        #[command(flatten)]
+        expected: Expected,
+        #[command(flatten)]
+        once: Once,
+    },
+    /// End a key, also a revoked one, and have the enclave forget its wrapped records; only deleting the KMS key is final
+    Destroy {
+        /// Its name
+        id: KeyId,
+        /// This version alone, which must not be the active one
+        #[arg(long, value_name = "N", value_parser = parse_version, conflicts_with = "expected_version")]
+        version: Option<KeyVersion>,
+        #[command(flatten)]
+        expected: Expected,
+        #[command(flatten)]
+        once: Once,
+    },
+    /// Refuse to decrypt under versions before this one; may be lowered again
+    DecryptFrom {
+        /// Its name
+        id: KeyId,
+        /// The oldest version that decrypts
+        #[arg(value_parser = parse_version)]
+        version: KeyVersion,
+        #[command(flatten)]
+        expected: Expected,
+        #[command(flatten)]
+        once: Once,
+    },
+    /// Do several things, each to another key, each with a result of its own
+    Batch {
+        /// JSON: [{"op": "generate", "id": "film-1"}, {"op": "suspend", "id": "film-2"}, ...]; - for standard input
+        file: PathBuf,
+        /// Sent again under the same one, within a day, nothing is done twice [default: a fresh one]
+        #[arg(long, value_name = "KEY", value_parser = parse_idempotency_key)]
+        idempotency_key: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Expected {
+    /// Only where this version is active
+    #[arg(long, value_name = "N", value_parser = parse_version)]
+    pub(super) expected_version: Option<KeyVersion>,
+}
+
+/// What every command has that changes something.
+#[derive(Debug, Args)]
+pub(super) struct Once {
+    /// Sent again under the same one, within a day, the answer is repeated and nothing is done twice [default: a fresh one]
+    #[arg(long, value_name = "KEY", value_parser = parse_idempotency_key)]
+    pub(super) idempotency_key: Option<String>,
+    #[command(flatten)]
+    pub(super) receipt: ReceiptFile,
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +236,15 @@ pub(super) struct Encrypt {
 
 #[derive(Debug, Args)]
 pub(super) struct Decrypt {
+    /// Refuse a message under any other key
+    #[arg(long, value_name = "ID")]
+    pub(super) key: Option<KeyId>,
+    #[command(flatten)]
+    pub(super) content: Content,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Rewrap {
     /// Refuse a message under any other key
     #[arg(long, value_name = "ID")]
     pub(super) key: Option<KeyId>,
@@ -255,7 +335,7 @@ pub(super) enum PolicyVerb {
         /// The document
         file: PathBuf,
         #[command(flatten)]
-        receipt: ReceiptFile,
+        once: Once,
     },
     /// The key policy of the KMS key, as code
     #[command(subcommand)]
@@ -309,6 +389,11 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write KEY=VALUE".into()),
     }
+}
+
+fn parse_idempotency_key(text: &str) -> Result<String, String> {
+    let suits = (1..=IDEMPOTENCY_KEY_LIMIT).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    suits.then(|| text.to_owned()).ok_or_else(|| format!("1 to {IDEMPOTENCY_KEY_LIMIT} visible ASCII characters"))
 }
 
 fn parse_version(text: &str) -> Result<KeyVersion, String> {

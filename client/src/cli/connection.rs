@@ -111,6 +111,11 @@ fn endpoint(text: &str) -> Result<Endpoint, Failure> {
         .map_err(|error| Failure::usage(error.to_string()))
 }
 
+/// The client under the idempotency key that was given; without one it draws its own.
+pub(super) fn once(client: &Client, idempotency_key: Option<&str>) -> Client {
+    idempotency_key.map_or_else(|| client.clone(), |key| client.repeatable_as(key))
+}
+
 /// Keeps a receipt where the caller asked for it.
 pub(super) fn keep(receipt: &ReceiptText, file: &ReceiptFile) -> Result<(), Failure> {
     match &file.path {

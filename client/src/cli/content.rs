@@ -10,7 +10,7 @@ use tokio::{
 use transcode_confidential::{message::EncryptionContext, protocol::api::ReceiptText};
 
 use super::{
-    args::{Content, Decrypt, Encrypt, Global},
+    args::{Content, Decrypt, Encrypt, Global, Rewrap},
     connection::{self, Configured},
     destination::Destination,
     environment::Environment,
@@ -25,15 +25,12 @@ type Input = Box<dyn AsyncRead + Send + Unpin>;
 enum Request {
     Encrypt(EncryptRequest),
     Decrypt(DecryptRequest),
+    Rewrap(DecryptRequest),
 }
 
 pub(super) fn encrypt(request: Encrypt, global: &Global, environment: &Environment) -> Result<Done, Failure> {
     let Encrypt { key, content } = request;
-    if is_stdout(content.output.as_deref()) && content.output.is_none() && std::io::stdout().is_terminal() {
-        return Err(Failure::usage(
-            "the message is binary and standard output is a terminal: give -o OUT, or -o - to insist",
-        ));
-    }
+    not_to_a_terminal(&content)?;
     let request = EncryptRequest { key, context: context(&content)?, content_id: content.content_id.clone() };
     run(Request::Encrypt(request), &content, global, environment)
 }
@@ -46,6 +43,26 @@ pub(super) fn decrypt(request: Decrypt, global: &Global, environment: &Environme
         content_id: content.content_id.clone(),
     };
     run(Request::Decrypt(request), &content, global, environment)
+}
+
+pub(super) fn rewrap(request: Rewrap, global: &Global, environment: &Environment) -> Result<Done, Failure> {
+    let Rewrap { key, content } = request;
+    not_to_a_terminal(&content)?;
+    let request = DecryptRequest {
+        expected_key: key,
+        expected_context: context(&content)?,
+        content_id: content.content_id.clone(),
+    };
+    run(Request::Rewrap(request), &content, global, environment)
+}
+
+fn not_to_a_terminal(content: &Content) -> Result<(), Failure> {
+    if content.output.is_none() && std::io::stdout().is_terminal() {
+        return Err(Failure::usage(
+            "the message is binary and standard output is a terminal: give -o OUT, or -o - to insist",
+        ));
+    }
+    Ok(())
 }
 
 fn run(request: Request, content: &Content, global: &Global, environment: &Environment) -> Result<Done, Failure> {
@@ -72,6 +89,7 @@ async fn process(request: &Request, content: &Content, configured: Configured) -
     let done = match request {
         Request::Encrypt(request) => client.encrypt(request, input, &mut destination.writer()).await,
         Request::Decrypt(request) => client.decrypt(request, input, &mut destination.writer()).await,
+        Request::Rewrap(request) => client.rewrap(request, input, &mut destination.writer()).await,
     }?;
     let receipt = ReceiptText(done.receipt.clone());
     connection::keep(&receipt, &content.receipt)?;
@@ -96,6 +114,7 @@ fn summary(request: &Request, done: &ContentDone) -> String {
     let what = match request {
         Request::Encrypt(_) => "encrypted",
         Request::Decrypt(_) => "decrypted",
+        Request::Rewrap(_) => "encrypted anew",
     };
     format!(
         "{what} {} bytes to {} under {} version {}\non the record as event {} of log {}",

@@ -1,25 +1,28 @@
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use serde_json::json;
 use transcode_confidential::{
+    ids::KeyVersion,
     keys::{KeyState, RotationNeed},
-    protocol::api::{CreateKey, KeyChanged, KeyInfo},
+    protocol::api::{BatchOperation, BatchResult, CreateKey, KeyChanged, KeyInfo},
     time::Timestamp,
 };
 
 use super::{
-    args::{Global, KeysVerb, ReceiptFile},
+    args::{Expected, Global, KeysVerb, Once},
     connection,
     environment::Environment,
-    exit::{Done, Failure},
+    exit::{Done, Exit, Failure},
+    files,
 };
 use crate::Client;
 
 pub(super) fn run(verb: KeysVerb, global: &Global, environment: &Environment) -> Result<Done, Failure> {
     let configured = connection::client(global, environment)?;
     connection::block_on(async {
-        let view = configured.client.log().await?;
         let mut done = carry_out(verb, &configured.client).await?;
+        // Only now: what takes something away is said to the enclave also where its log cannot be checked.
+        let view = configured.client.log().await?;
         done.notes = configured.notes(&view);
         Ok(done)
     })
@@ -27,9 +30,9 @@ pub(super) fn run(verb: KeysVerb, global: &Global, environment: &Environment) ->
 
 async fn carry_out(verb: KeysVerb, client: &Client) -> Result<Done, Failure> {
     match verb {
-        KeysVerb::Generate { id, max_age_secs, max_uses, require_attestation, receipt } => {
+        KeysVerb::Generate { id, max_age_secs, max_uses, require_attestation, once } => {
             let request = CreateKey { id, max_age_secs, max_uses, require_attestation };
-            changed("generated", &client.generate_key(&request).await?, &receipt)
+            changed("generated", &by(client, &once).generate_key(&request).await?, &once)
         }
         KeysVerb::List => {
             let keys = client.list_keys().await?;
@@ -39,15 +42,67 @@ async fn carry_out(verb: KeysVerb, client: &Client) -> Result<Done, Failure> {
             let key = client.key(&id).await?;
             Ok(Done::ok(json!({ "key": key }), details(&key)))
         }
-        KeysVerb::Rotate { id, expected_version, receipt } => {
-            changed("rotated", &client.rotate_key(&id, expected_version).await?, &receipt)
+        KeysVerb::Rotate { id, expected: Expected { expected_version }, once } => {
+            changed("rotated", &by(client, &once).rotate_key(&id, expected_version).await?, &once)
         }
-        KeysVerb::Revoke { id, receipt } => changed("revoked", &client.revoke_key(&id).await?, &receipt),
+        KeysVerb::Revoke { id, once } => changed("revoked", &by(client, &once).revoke_key(&id).await?, &once),
+        KeysVerb::Suspend { id, expected: Expected { expected_version }, once } => {
+            changed("suspended", &by(client, &once).suspend_key(&id, expected_version).await?, &once)
+        }
+        KeysVerb::Resume { id, expected: Expected { expected_version }, once } => {
+            changed("resumed", &by(client, &once).resume_key(&id, expected_version).await?, &once)
+        }
+        KeysVerb::Destroy { id, version: None, expected: Expected { expected_version }, once } => {
+            changed("destroyed", &by(client, &once).destroy_key(&id, expected_version).await?, &once)
+        }
+        KeysVerb::Destroy { id, version: Some(version), once, .. } => {
+            let what = format!("destroyed version {version} of");
+            changed(&what, &by(client, &once).destroy_version(&id, version).await?, &once)
+        }
+        KeysVerb::DecryptFrom { id, version, expected: Expected { expected_version }, once } => {
+            let what = format!("decrypts from version {version} on:");
+            changed(&what, &by(client, &once).decrypt_from(&id, version, expected_version).await?, &once)
+        }
+        KeysVerb::Batch { file, idempotency_key } => {
+            let operations = read_batch(&file)?;
+            let client = connection::once(client, idempotency_key.as_deref());
+            Ok(batch(&operations, &client.batch(operations.clone()).await?))
+        }
     }
 }
 
-fn changed(what: &str, changed: &KeyChanged, file: &ReceiptFile) -> Result<Done, Failure> {
-    connection::keep(&changed.receipt, file)?;
+fn by(client: &Client, once: &Once) -> Client {
+    connection::once(client, once.idempotency_key.as_deref())
+}
+
+fn read_batch(file: &Path) -> Result<Vec<BatchOperation>, Failure> {
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin()).map_err(|error| Failure::file(file, &error))?
+    } else {
+        files::read_text(file)?
+    };
+    serde_json::from_str(&text).map_err(|error| Failure::file(file, &error))
+}
+
+/// What became of each operation. Where one was refused, so was the command.
+fn batch(operations: &[BatchOperation], results: &[BatchResult]) -> Done {
+    let mut lines = Vec::new();
+    for (operation, result) in operations.iter().zip(results) {
+        lines.push(match (&result.changed, &result.error) {
+            (Some(changed), _) => format!("{}, event {}", summary(&changed.key), changed.receipt.0.sequence),
+            (None, Some(error)) => format!("{}: {error}", operation.key()),
+            (None, None) => format!("{}: status {}", operation.key(), result.status),
+        });
+    }
+    let mut done = Done::ok(json!({ "results": results }), lines.join("\n"));
+    if results.iter().any(|result| result.changed.is_none()) {
+        done.exit = Exit::Denied;
+    }
+    done
+}
+
+fn changed(what: &str, changed: &KeyChanged, once: &Once) -> Result<Done, Failure> {
+    connection::keep(&changed.receipt, &once.receipt)?;
     let receipt = &changed.receipt.0;
     let text = format!(
         "{what} {}\non the record as event {} of log {}",
@@ -102,6 +157,9 @@ fn details(key: &KeyInfo) -> String {
         key.policy.max_uses,
         rotation(key)
     );
+    if key.decrypt_from > KeyVersion(1) {
+        let _ = write!(text, "\ndecrypts from version {} on", key.decrypt_from);
+    }
     for version in &key.versions {
         let _ = write!(
             text,

@@ -17,7 +17,7 @@ use transcode_confidential::{
 };
 
 use super::{
-    args::{Global, PolicyVerb, ReceiptFile},
+    args::{Global, Once, PolicyVerb},
     connection,
     environment::Environment,
     exit::{Done, Failure},
@@ -32,7 +32,7 @@ pub(super) fn run(verb: PolicyVerb, global: &Global, environment: &Environment) 
         PolicyVerb::Init { dir, deployment } => init(&dir, &deployment),
         PolicyVerb::Sign { file, key, output } => sign(&file, &key, output),
         PolicyVerb::Show { file, authority } => show(&file, authority.as_deref()),
-        PolicyVerb::Put { file, receipt } => put(&file, &receipt, global, environment),
+        PolicyVerb::Put { file, once } => put(&file, &once, global, environment),
         PolicyVerb::Kms(verb) => kms::run(verb, global, environment),
     }
 }
@@ -105,14 +105,15 @@ fn show(file: &Path, authority: Option<&str>) -> Result<Done, Failure> {
     Ok(Done::ok(json, format!("{title}\n{}", describe(&policy))))
 }
 
-fn put(file: &Path, receipt: &ReceiptFile, global: &Global, environment: &Environment) -> Result<Done, Failure> {
+fn put(file: &Path, once: &Once, global: &Global, environment: &Environment) -> Result<Done, Failure> {
     let document = files::read(file)?;
     SignedPolicy::claimed(&document).map_err(|error| Failure::file(file, &error))?;
     let configured = connection::client(global, environment)?;
     connection::block_on(async {
         let view = configured.client.log().await?;
-        let adopted = configured.client.put_policy(document).await?;
-        connection::keep(&adopted.receipt, receipt)?;
+        let adopted =
+            connection::once(&configured.client, once.idempotency_key.as_deref()).put_policy(document).await?;
+        connection::keep(&adopted.receipt, &once.receipt)?;
         let event = adopted.receipt.0.sequence;
         let text = format!(
             "version {} of the policy is in force\non the record as event {event} of log {}",

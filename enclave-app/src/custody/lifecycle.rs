@@ -1,20 +1,19 @@
-//! Making, rotating and ending keys.
+//! Making and rotating keys.
 
 use std::sync::Arc;
 
 use transcode_confidential::{
     attestation::Purpose,
     audit::{
-        AuditEventType, CreationReason, EventBody, EventDraft, KeyChange,
+        AuditEventType, CreationReason, EventBody, EventDraft,
         segment::{Record, RecordKind},
     },
     ids::{Digest, KeyId, KeyVersion},
     keys::{KeyError, KeyRequest, KeyRotationPolicy, RotationNeed},
 };
 
-use super::{Changed, Custody, CustodyError};
+use super::{Asked, Changed, Custody, CustodyError};
 use crate::{
-    grants::Permit,
     keyring::WrappedRecord,
     kms::{DataKey, KmsError, WrapContext},
     ledger::{Entry, Recorded},
@@ -27,30 +26,30 @@ impl Custody {
     /// [`CustodyError`]; nothing was made then, as far as the caller may rely on.
     pub async fn generate(
         self: &Arc<Self>,
-        permit: &Permit,
+        asked: &Asked<'_>,
         policy: KeyRotationPolicy,
     ) -> Result<Changed, CustodyError> {
-        let id = permit.key();
+        let id = asked.permit.key();
         let _single = self.begin(id).ok_or(CustodyError::InProgress)?;
         // A look ahead, so that a request that must fail costs no call to KMS.
         let _ = self.look_ahead(id, &KeyRequest::Generate { policy, record: None })?;
         let request = |record| KeyRequest::Generate { policy, record: Some(record) };
-        self.create(Some(permit), id, KeyVersion(1), request).await
+        self.create(Some(asked), id, KeyVersion(1), request).await
     }
 
-    /// Makes the next version of a key, after attesting ourselves where its policy requires that. Without a permit it is we
+    /// Makes the next version of a key, after attesting ourselves where its policy requires that. Where nobody asked it is we
     /// who rotate, because it is due.
     ///
     /// # Errors
     /// [`CustodyError`]; the active version stays what it was, as far as the caller may rely on.
     pub async fn rotate(
         self: &Arc<Self>,
-        permit: Option<&Permit>,
+        asked: Option<&Asked<'_>>,
         id: &KeyId,
-        expected: Option<KeyVersion>,
         reason: CreationReason,
     ) -> Result<Changed, CustodyError> {
         let _single = self.begin(id).ok_or(CustodyError::InProgress)?;
+        let expected = asked.and_then(|asked| asked.expected);
         let ahead = self.look_ahead(id, &KeyRequest::Rotate { expected, reason, record: None })?;
         let next = ahead.key_version.ok_or(KeyError::VersionsExhausted)?;
         let attest = self.ledger.with_keys(|keys, _| keys.key(id).is_some_and(|key| key.policy.require_attestation));
@@ -59,7 +58,7 @@ impl Custody {
         }
         // Between the look and the decision the active version cannot change: this rotation is the only one under way.
         let request = |record| KeyRequest::Rotate { expected, reason, record: Some(record) };
-        self.create(permit, id, next, request).await
+        self.create(asked, id, next, request).await
     }
 
     /// Begins a rotation in the background where the key needs one and none is under way.
@@ -79,7 +78,7 @@ impl Custody {
         let Some(turn) = self.rotations.begin(id) else { return };
         let (custody, id) = (Arc::clone(self), id.clone());
         tokio::spawn(async move {
-            match custody.rotate(None, &id, None, reason).await {
+            match custody.rotate(None, &id, reason).await {
                 Ok(_) | Err(CustodyError::InProgress) => turn.succeeded(),
                 Err(error) => {
                     let pause = turn.failed();
@@ -96,22 +95,6 @@ impl Custody {
         due.iter().for_each(|id| self.rotate_if_needed(id));
     }
 
-    /// Ends a key, at once; returns when that is durable.
-    ///
-    /// # Errors
-    /// [`CustodyError::Key`] where there is nothing to end; [`CustodyError::AuditUnavailable`] where it took effect but is
-    /// not known to be durable.
-    pub async fn revoke(&self, permit: &Permit) -> Result<Changed, CustodyError> {
-        let id = permit.key();
-        let recorded = self.ledger.decide_at_once(|keys, now| {
-            permit.check()?;
-            let draft = keys.decide(id, &KeyRequest::Change(KeyChange::Revoked), now)?;
-            self.keyring.revoke(id);
-            Ok(Entry::from(draft.principal(permit.principal())))
-        })?;
-        self.changed(id, recorded).await
-    }
-
     fn look_ahead(&self, id: &KeyId, request: &KeyRequest) -> Result<EventDraft, CustodyError> {
         if self.clock.has_drifted() {
             return Err(CustodyError::ClockDrifted);
@@ -121,7 +104,7 @@ impl Custody {
 
     async fn create(
         &self,
-        permit: Option<&Permit>,
+        asked: Option<&Asked<'_>>,
         id: &KeyId,
         version: KeyVersion,
         request: impl Fn(Digest) -> KeyRequest + Send,
@@ -136,10 +119,10 @@ impl Custody {
         let record = wrapped.to_bytes();
         let request = request(Digest::of(&record));
         let recorded = self.ledger.decide(|keys, now| {
-            permit.map_or(Ok(()), Permit::check)?;
+            asked.map_or(Ok(()), |asked| asked.permit.check())?;
             let draft = keys.decide(id, &request, now)?;
-            let draft = match permit {
-                Some(permit) => draft.principal(permit.principal()),
+            let draft = match asked {
+                Some(asked) => draft.principal(asked.permit.principal()).request(asked.tag),
                 None => draft,
             };
             self.keyring.insert_material(id.clone(), version, wrapped, plaintext);
@@ -148,7 +131,7 @@ impl Custody {
         self.changed(id, recorded.await?).await
     }
 
-    async fn changed(&self, id: &KeyId, recorded: Recorded) -> Result<Changed, CustodyError> {
+    pub(super) async fn changed(&self, id: &KeyId, recorded: Recorded) -> Result<Changed, CustodyError> {
         let (_event, receipt) = recorded.persisted().await?;
         let key = self.info(id).ok_or(KeyError::Unknown)?;
         Ok(Changed { key, receipt })

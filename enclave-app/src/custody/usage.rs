@@ -100,7 +100,8 @@ impl Custody {
         self.confirm_use(pending, key).await
     }
 
-    /// Grants a use and gives it its place in the log. `version` names the version of a message that is read.
+    /// Grants a use and gives it its place in the log. `version` names the version of a message that is
+    /// read; where that is encrypted anew, the use is one of the active version.
     ///
     /// # Errors
     /// [`CustodyError`].
@@ -194,6 +195,8 @@ impl Custody {
         let PendingUse { version, recorded, open } = pending;
         let (_event, receipt) = recorded.persisted().await?;
         if key.revoked().is_cancelled() {
+            // Whatever ended it came between the decision and now.
+            self.ledger.with_keys(|keys, _| keys.usable(open.permit.key()).map(drop))?;
             return Err(KeyError::Revoked.into());
         }
         Ok(UseGrant { version, receipt, key, open })

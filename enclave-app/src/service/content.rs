@@ -1,4 +1,4 @@
-//! Encryption and decryption of content, as streams of any length in constant memory.
+//! Encryption and decryption of content, and both in one, as streams of any length in constant memory.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use futures_util::StreamExt;
 use transcode_confidential::{
     audit::{KeyOperation, NAME_LIMIT},
     ids::{KeyVersion, Principal},
-    keys::KeyRequest,
-    message::{EncryptionContext, Encryptor, FrameLength, HeaderReader, ParsedHeader, WrappingKey},
+    keys::{KeyError, KeyRequest},
+    message::{EncryptionContext, Encryptor, FrameLength, HeaderReader, ParsedHeader, Reencryptor, WrappingKey},
     protocol::{
         api::{CONTENT_HEADER, CONTEXT_HEADER, ErrorCode, KEY_HEADER, RECEIPT_HEADER, ReceiptText},
         policy::Operation,
@@ -70,7 +70,7 @@ pub(super) async fn decrypt(
     let content_id = content_id_of(&headers)?;
     let mut incoming = Incoming::new(body.into_data_stream());
     let header = read_header(&mut incoming).await?;
-    let (permit, version) = our_key(&service, &principal, &header)?;
+    let (permit, version) = our_key(&service, &principal, Operation::Decrypt, &header)?;
     let id = permit.key().clone();
     if let Some(expected) = expected {
         header.require_context(&expected)?;
@@ -93,6 +93,46 @@ pub(super) async fn decrypt(
     Ok(respond(&service, granted, Some(&context), (incoming, ciphering, Vec::new())))
 }
 
+/// A message in, the same content under the active version out. The caller sees none of the content.
+pub(super) async fn rewrap(
+    State(service): App,
+    Caller(principal): Caller,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let content_id = content_id_of(&headers)?;
+    let mut incoming = Incoming::new(body.into_data_stream());
+    let header = read_header(&mut incoming).await?;
+    let (permit, version) = our_key(&service, &principal, Operation::Encrypt, &header)?;
+    let id = permit.key().clone();
+    let (context, frame_length) = (header.context().clone(), header.frame_length());
+    let custody = &service.custody;
+    let request = KeyRequest::Use { operation: KeyOperation::Rewrap, version: Some(version), context: None };
+    let _ = custody.ledger.with_keys(|keys, now| keys.decide(&id, &request, now).map(drop)).or_else(
+        |error| match error {
+            // Begins the rotation that it waits for, below.
+            KeyError::RotationDue => Ok(()),
+            error => Err(error),
+        },
+    )?;
+    let old = custody.material(&id, version).await?;
+    let reader = header.unwrap(&WrappingKey { key_id: &id, version, material: old.material() })?;
+    let purpose = Purpose {
+        permit: &permit,
+        operation: KeyOperation::Rewrap,
+        context: &context,
+        content_id: content_id.as_deref(),
+    };
+    let pending = custody.reserve_use(Some(version), &purpose).await?;
+    let key = custody.material(&id, pending.version).await?;
+    let granted = custody.confirm_use(pending, key).await?;
+    let wrapping = WrappingKey { key_id: &id, version: granted.version, material: granted.key.material() };
+    let mut head = Vec::new();
+    let writer = Encryptor::begin(&wrapping, &context, frame_length, &*service.entropy, &mut head)?;
+    let ciphering = Ciphering::Reencrypt(Box::new(Reencryptor::new(reader, writer)), old);
+    Ok(respond(&service, granted, Some(&context), (incoming, ciphering, head)))
+}
+
 /// Reads the header of a message; what follows it stays in `incoming`.
 async fn read_header(incoming: &mut Incoming) -> Result<ParsedHeader, Failure> {
     let mut reader = HeaderReader::new();
@@ -109,11 +149,16 @@ async fn read_header(incoming: &mut Incoming) -> Result<ParsedHeader, Failure> {
     }
 }
 
-/// The first of the message's data keys that is wrapped under a key that the caller may decrypt with.
-fn our_key(service: &Service, principal: &Principal, header: &ParsedHeader) -> Result<(Permit, KeyVersion), Failure> {
+/// The first of the message's data keys that is wrapped under a key with which the caller may do this.
+fn our_key(
+    service: &Service,
+    principal: &Principal,
+    operation: Operation,
+    header: &ParsedHeader,
+) -> Result<(Permit, KeyVersion), Failure> {
     let mut granted = header.wrapped_data_keys().filter_map(|wrapped| {
         let exists = service.custody.ledger.with_keys(|keys, _| keys.key(wrapped.key_id()).is_some());
-        let permit = authorize(service, principal, Operation::Decrypt, wrapped.key_id()).ok();
+        let permit = authorize(service, principal, operation, wrapped.key_id()).ok();
         permit.filter(|_| exists).map(|permit| (permit, wrapped.version()))
     });
     granted.next().ok_or_else(Failure::denied)

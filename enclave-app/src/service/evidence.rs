@@ -17,13 +17,17 @@ use transcode_confidential::{
     protocol::{
         api::{CheckpointReply, ConsistencyReply, ErrorCode, ReceiptText, Status},
         host::{Reply, Request},
-        policy::{DOCUMENT_LIMIT, Operation},
+        policy::{DOCUMENT_LIMIT, Operation, SignedPolicy},
     },
     time::Clock,
 };
 
-use super::{Caller, Failure, Service};
-use crate::nsm::NsmError;
+use super::{
+    Caller, Failure, Service,
+    keys::mark_repeated,
+    once::{self, Repeatable},
+};
+use crate::{grants::AdoptError, nsm::NsmError};
 
 type App = State<Arc<Service>>;
 
@@ -121,9 +125,23 @@ struct Adopted {
     receipt: ReceiptText,
 }
 
-pub(super) async fn policy(State(service): App, _caller: Caller, body: Body) -> Result<Response, Failure> {
+pub(super) async fn policy(
+    State(service): App,
+    Caller(principal): Caller,
+    repeatable: Repeatable,
+    body: Body,
+) -> Result<Response, Failure> {
     let document = bounded(body, DOCUMENT_LIMIT).await?;
-    let (version, receipt) = service.grants.adopt(&service.custody.ledger, &document).await?;
+    let tag = repeatable.tag(&principal, &document);
+    let turn = once::enter(&service, tag).await?;
+    if let Some(receipt) = turn.repeated {
+        // The same document as the one that was verified then.
+        let version = SignedPolicy::claimed_version(&document).map_err(AdoptError::from)?;
+        let mut response = Json(Adopted { version, receipt: ReceiptText(receipt) }).into_response();
+        mark_repeated(&mut response);
+        return Ok(response);
+    }
+    let (version, receipt) = service.grants.adopt(&service.custody.ledger, &document, tag).await?;
     Ok(Json(Adopted { version, receipt: ReceiptText(receipt) }).into_response())
 }
 

@@ -28,6 +28,10 @@ use crate::{
     metrics::Metrics,
 };
 
+/// The id that names a request to its caller and in the log.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(pub(super) String);
+
 /// A request that is not answered as it was hoped. [`finish`] gives it a body and, where somebody was refused, a record.
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
@@ -63,6 +67,21 @@ impl Failure {
     pub(super) fn malformed(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Malformed, message)
     }
+
+    /// The HTTP status that it has.
+    pub(super) const fn status(&self) -> u16 {
+        self.code.status()
+    }
+
+    /// What the caller is told.
+    pub(super) fn body(&self, RequestId(request_id): &RequestId) -> ApiError {
+        ApiError {
+            code: self.code,
+            message: self.message.clone(),
+            retryable: self.code.retryable(),
+            request_id: request_id.clone(),
+        }
+    }
 }
 
 impl IntoResponse for Failure {
@@ -80,8 +99,10 @@ pub(super) async fn no_such_route() -> Failure {
 
 /// Gives every response a request id, and every failure its body and its place on the record.
 pub(super) async fn finish(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+    let mut request = request;
     let principal = request.extensions().get::<Peer>().and_then(|peer| peer.principal().cloned());
-    let request_id = request_id(&service);
+    let request_id = RequestId(request_id(&service));
+    request.extensions_mut().insert(request_id.clone());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // The route as the router names it, never the path as the caller wrote it.
     let matched = request.extensions().get::<MatchedPath>().map(|path| format!("{method} {}", path.as_str()));
@@ -89,18 +110,13 @@ pub(super) async fn finish(State(service): State<Arc<Service>>, request: Request
     let mut response = next.run(request).await;
     counted.answered(response.extensions().get::<Failure>().map(|failure| failure.code));
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
-        tracing::info!(%request_id, %method, code = %failure.code, "request refused");
-        let what = format!("request {request_id}: {method} {} refused", shown(&path));
+        tracing::info!(request_id = %request_id.0, %method, code = %failure.code, "request refused");
+        let what = format!("request {}: {method} {} refused", request_id.0, shown(&path));
         failure.record(&service, principal, &what);
-        let body = ApiError {
-            code: failure.code,
-            message: failure.message,
-            retryable: failure.code.retryable(),
-            request_id: request_id.clone(),
-        };
+        let body = failure.body(&request_id);
         response = (response.status(), Json(body)).into_response();
     }
-    if let Ok(value) = HeaderValue::from_str(&request_id) {
+    if let Ok(value) = HeaderValue::from_str(&request_id.0) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }
     response
@@ -140,6 +156,7 @@ const fn is_recorded(code: ErrorCode) -> bool {
             | ErrorCode::Malformed
             | ErrorCode::TooLarge
             | ErrorCode::Unverified
+            | ErrorCode::IdempotencyKeyReused
             | ErrorCode::RateLimited
     )
 }

@@ -7,7 +7,7 @@ use thiserror::Error;
 use transcode_confidential::{
     audit::Outcome,
     ids::Digest,
-    message::{Decryptor, Encryptor, MessageError},
+    message::{Decryptor, Encryptor, MessageError, Reencryptor},
 };
 
 use super::Service;
@@ -71,20 +71,25 @@ impl Incoming {
 pub(super) enum Ciphering {
     Encrypt(Box<Encryptor>),
     Decrypt(Box<Decryptor>),
+    /// With the key that the old message is under.
+    Reencrypt(Box<Reencryptor>, KeyInUse),
 }
 
 impl Ciphering {
-    fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), MessageError> {
-        match self {
-            Self::Encrypt(encryptor) => encryptor.push(input, out),
-            Self::Decrypt(decryptor) => decryptor.push(input, out),
-        }
+    fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), TransferError> {
+        Ok(match self {
+            Self::Encrypt(encryptor) => encryptor.push(input, out)?,
+            Self::Decrypt(decryptor) => decryptor.push(input, out)?,
+            Self::Reencrypt(_, old) if old.revoked().is_cancelled() => return Err(TransferError::Revoked),
+            Self::Reencrypt(reencryptor, _) => reencryptor.push(input, out)?,
+        })
     }
 
     fn finish(self, out: &mut Vec<u8>) -> Result<(), MessageError> {
         match self {
             Self::Encrypt(encryptor) => encryptor.finish(out),
             Self::Decrypt(decryptor) => decryptor.finish(),
+            Self::Reencrypt(reencryptor, _) => reencryptor.finish(out),
         }
     }
 }

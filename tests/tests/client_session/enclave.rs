@@ -39,7 +39,7 @@ use transcode_confidential::{
         leaf_hash,
         tree::{EMPTY_ROOT, consistency_proof, inclusion_proof, root_of},
     },
-    ids::{Epoch, LeafHash, LogId, RootHash, Sequence},
+    ids::{Epoch, KeyVersion, LeafHash, LogId, RootHash, Sequence},
     keys::{KeyRotationPolicy, KeyState, RotationNeed},
     protocol::api::{
         self, ApiError, CheckpointReply, ConsistencyReply, ErrorCode, KeyChanged, KeyInfo, KeyList, ReceiptText,
@@ -455,6 +455,7 @@ pub(crate) fn content(
 
 pub(crate) fn some_key() -> KeyInfo {
     KeyInfo {
+        decrypt_from: KeyVersion(1),
         id: "film-1".parse().unwrap(),
         state: KeyState::Active,
         active_version: None,

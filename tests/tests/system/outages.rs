@@ -93,6 +93,27 @@ async fn a_revocation_takes_effect_at_once_while_the_parent_is_gone_and_is_durab
 }
 
 #[tokio::test]
+async fn a_client_whose_view_of_the_log_is_old_can_revoke_while_the_parent_is_gone() {
+    let world = World::with(Plan::scripted()).await;
+    let (operator, other) = (world.operator(), world.caller("transcoder"));
+    operator.generate("content-key-1").await.unwrap();
+    let message = other.encrypt("content-key-1", b"frame").await.unwrap();
+    for _ in 0..5 {
+        other.encrypt("content-key-1", b"frame").await.unwrap();
+    }
+    world.scripted().script(|script| script.gone = true);
+    world.scripted().disconnect();
+    // Remembers less than the log has, and nobody can give it the proof that connects the two.
+    let late = world.operator();
+    let refused = late.client.status().await.unwrap_err();
+    assert!(refused.retryable(), "what it cannot check it does not ask: {refused}");
+    assert_eq!(code(late.revoke("content-key-1").await), ErrorCode::AuditUnavailable, "not durable yet");
+    assert_eq!(code(other.decrypt(&message).await), ErrorCode::Revoked, "but in effect");
+    world.scripted().script(|script| *script = Script::default());
+    world.check_until(|checked| checked.key("content-key-1").active().is_none()).await;
+}
+
+#[tokio::test]
 async fn an_enclave_whose_session_was_taken_over_stops() {
     let (mut world, ..) = outage(|script| script.fenced = true).await;
     world.scripted().disconnect();

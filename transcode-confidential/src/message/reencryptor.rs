@@ -38,7 +38,12 @@ impl Reencryptor {
         let (context, frame_length) = (header.context().clone(), header.frame_length());
         let reader = header.unwrap(from)?;
         let writer = Encryptor::begin(to, &context, frame_length, entropy, out)?;
-        Ok(Self { reader, writer })
+        Ok(Self::new(reader, writer))
+    }
+
+    /// Puts together a reader and a writer that have their headers behind them: what the one reads, the other writes.
+    pub const fn new(reader: Decryptor, writer: Encryptor) -> Self {
+        Self { reader, writer }
     }
 
     /// Takes bytes of the old message and appends what they come to in the new one. On error the new message is never

@@ -4,18 +4,20 @@
 //! else as JSON. Integers are JSON numbers, times are milliseconds since the Unix epoch, receipts are base64 (RFC 4648
 //! section 4) of [`crate::audit::Receipt`].
 
+mod batch;
 mod data_key;
 mod error;
 mod key;
 mod log;
 
+pub use batch::{BATCH_LIMIT, Batch, BatchOperation, BatchReply, BatchResult, OneKey, OneVersion};
 pub use data_key::{
     DATA_KEY_BATCH, DATA_KEYS_LIMIT, DataKeysError, IssueDataKeys, IssuedDataKeyInfo, IssuedDataKeys, ItemError,
     KeyText, SecretBuffer, UnwrapDataKeys, UnwrapItem, UnwrapOutcome, UnwrappedDataKeyInfo, UnwrappedDataKeys,
     WrappedText,
 };
 pub use error::{ApiError, ErrorCode};
-pub use key::{CreateKey, KeyChanged, KeyInfo, KeyList, RotateKey, VersionInfo};
+pub use key::{ChangeKey, CreateKey, DecryptFrom, KeyChanged, KeyInfo, KeyList, RotateKey, VersionInfo};
 pub use log::{CheckpointReply, ConsistencyReply, KmsHealth, Status};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -30,11 +32,16 @@ pub const CHECKPOINT: &str = "/v1/checkpoint";
 /// `GET`, query `old` and `new`: a consistency proof, [`ConsistencyReply`].
 pub const CONSISTENCY: &str = "/v1/consistency";
 /// `POST` [`CreateKey`]: makes a key, `201` [`KeyChanged`]. `GET`: [`KeyList`]. Below it `/{id}` (`GET` [`KeyInfo`]),
-/// `/{id}/rotate` (`POST` [`RotateKey`]), `/{id}/revoke` (`POST`), `/{id}/encrypt` (`POST`, content), `/{id}/data-keys` (`POST`
+/// `/{id}/rotate` (`POST` [`RotateKey`]), `/{id}/` `revoke`, `suspend`, `resume`, `destroy` and `versions/{version}/destroy` (`POST`
+/// [`ChangeKey`]), `/{id}/decrypt-from` (`POST` [`DecryptFrom`]), `/{id}/encrypt` (`POST`, content), `/{id}/data-keys` (`POST`
 /// [`IssueDataKeys`], `200` [`IssuedDataKeys`]), `/{id}/media-keys/{content}/{period}` (`GET` or `POST`, 16 bytes).
 pub const KEYS: &str = "/v1/keys";
 /// `POST`, content: decrypts a message, which names its key.
 pub const DECRYPT: &str = "/v1/decrypt";
+/// `POST`, content: a message in, the same content under the active version of its key out.
+pub const REWRAP: &str = "/v1/rewrap";
+/// `POST` [`Batch`]: several operations, [`BatchReply`].
+pub const BATCH: &str = "/v1/batch";
 /// `POST` [`UnwrapDataKeys`]: data keys that were issued, or lie in the headers of messages, [`UnwrappedDataKeys`].
 pub const UNWRAP_DATA_KEYS: &str = "/v1/data-keys/unwrap";
 /// `PUT`: a signed policy document, which speaks for itself.
@@ -52,6 +59,14 @@ pub const RECEIPT_HEADER: &str = "confidential-receipt";
 pub const KEY_HEADER: &str = "confidential-key";
 /// Response header of every route: the id that the error body and the enclave's log name.
 pub const REQUEST_ID_HEADER: &str = "confidential-request-id";
+
+/// Request header of routes that change something: names the request, so that it may be sent again. The answer is repeated
+/// then, and nothing is done twice.
+pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+/// Response header: `true` where the answer is that of an earlier request.
+pub const REPLAYED_HEADER: &str = "idempotency-replayed";
+/// Greatest length of an idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_LIMIT: usize = 128;
 
 /// Greatest length of a JSON request body, in bytes.
 pub const JSON_LIMIT: usize = 64 * 1024;

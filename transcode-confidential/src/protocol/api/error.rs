@@ -44,6 +44,8 @@ pub enum ErrorCode {
     TooLarge,
     /// 422: the content does not verify, or names another context.
     Unverified,
+    /// 422: the idempotency key came with another request before.
+    IdempotencyKeyReused,
     /// 423: the key is suspended.
     Suspended,
     /// 429: too many requests.
@@ -73,7 +75,7 @@ impl ErrorCode {
             Self::Conflict => 409,
             Self::Revoked => 410,
             Self::TooLarge => 413,
-            Self::Unverified => 422,
+            Self::Unverified | Self::IdempotencyKeyReused => 422,
             Self::Suspended => 423,
             Self::RateLimited => 429,
             Self::Internal => 500,

@@ -33,6 +33,26 @@ pub struct RotateKey {
     pub expected_version: Option<KeyVersion>,
 }
 
+/// Body of `POST /v1/keys/{id}/` `revoke`, `suspend`, `resume`, `destroy` and `versions/{version}/destroy`; may be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeKey {
+    /// Only where this version is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_version: Option<KeyVersion>,
+}
+
+/// Body of `POST /v1/keys/{id}/decrypt-from`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecryptFrom {
+    /// The oldest version that decrypts from now on.
+    pub version: KeyVersion,
+    /// Only where this version is active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_version: Option<KeyVersion>,
+}
+
 /// What a key looks like from outside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyInfo {
@@ -40,6 +60,8 @@ pub struct KeyInfo {
     pub id: KeyId,
     /// Its state.
     pub state: KeyState,
+    /// The oldest version that decrypts.
+    pub decrypt_from: KeyVersion,
     /// The version that new messages use.
     pub active_version: Option<KeyVersion>,
     /// When it rotates.
