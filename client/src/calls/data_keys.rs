@@ -103,8 +103,9 @@ impl Client {
         path: String,
         body: Vec<u8>,
     ) -> Result<(T, std::sync::Arc<LogView>), ClientError> {
-        let (answer, view) =
-            self.exchange(&Call { method: Method::POST, path, body: Some((JSON, body.into())) }).await?;
+        let (answer, view) = self
+            .exchange(&Call { method: Method::POST, path, body: Some((JSON, body.into())), takes_away: false })
+            .await?;
         let read = answer::json(&answer);
         wipe(answer);
         Ok((read?, view))
