@@ -116,8 +116,10 @@ async fn old_messages_are_encrypted_anew_and_then_the_old_version_decrypts_no_mo
 
     let checked = world.check_until(|checked| checked.of_type(AuditEventType::ContentProcessed).len() >= 6).await;
     let rewrapped = |event: &&transcode_confidential::audit::AuditEvent| {
-        matches!(event.body, Some(EventBody::KeyUsed { operation: KeyOperation::Rewrap, uses: 1, context: Some(_) }))
-            && event.key_version == Some(KeyVersion(2))
+        matches!(
+            event.body,
+            Some(EventBody::KeyUsed { operation: KeyOperation::Rewrap, uses: 1, context: Some(_), .. })
+        ) && event.key_version == Some(KeyVersion(2))
     };
     assert_eq!(checked.of_type(AuditEventType::KeyUsed).iter().copied().filter(rewrapped).count(), 3);
     assert_eq!(checked.key(FILM).versions[1].uses, 3, "each counts as a use");
