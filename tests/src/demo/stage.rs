@@ -1,7 +1,8 @@
 use std::{
     ffi::OsStr,
-    fs::File,
+    fs::{File, Permissions},
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Arc,
@@ -95,7 +96,7 @@ impl Stage {
         let stage = Self { dir, temporary, kms, proxy: None, enclave: None };
         let pki = stage.path("pki");
         stage.must(&["pki", "init", "--dir", &pki])?;
-        for name in ["operator", "transcoder", "intern"] {
+        for name in ["operator", "transcoder", "gateway", "intern"] {
             stage.must(&["pki", "client", name, "--dir", &pki])?;
         }
         let authority = stage.must(&["policy", "init", "--dir", &stage.path("authority"), "--deployment", "demo"])?;
@@ -215,6 +216,36 @@ impl Stage {
         .to_vec()
     }
 
+    /// Writes what a shell reads to have `confidential` as a command, for this system, as the transcoder.
+    pub(super) fn write_shell_environment(&self) -> anyhow::Result<()> {
+        // Names that we made, and a directory that somebody chose: quoted.
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', r"'\''"));
+        let program = std::env::current_exe()?;
+        let text = format!(
+            "export CONFIDENTIAL_SERVER={}\nexport CONFIDENTIAL_MEASUREMENTS={}\nexport CONFIDENTIAL_IDENTITY={}\n\
+             export PATH={}:\"$PATH\"\nOPERATOR={}\nGATEWAY={}\n",
+            quoted(&format!("unix:{}", self.path("run/relay.sock"))),
+            quoted(&self.path("measurements.json")),
+            quoted(&self.path("pki/transcoder.pem")),
+            quoted(&self.path("bin")),
+            quoted(&self.path("pki/operator.pem")),
+            quoted(&self.path("pki/gateway.pem")),
+        );
+        // A program of its own, so that a signal to it reaches it.
+        let script = format!(
+            "#!/bin/sh\nexec {} {CONFIDENTIAL} --root {} --state {} \"$@\"\n",
+            quoted(&program.to_string_lossy()),
+            quoted(&self.path("nsm-root.pem")),
+            quoted(&self.path("state/shell")),
+        );
+        std::fs::create_dir(self.path("bin"))?;
+        std::fs::write(self.path("bin/confidential"), script)?;
+        std::fs::set_permissions(self.path("bin/confidential"), Permissions::from_mode(0o755))?;
+        // Whoever waits for it finds it whole.
+        std::fs::write(self.path("env.new"), text)?;
+        Ok(std::fs::rename(self.path("env.new"), self.path("env"))?)
+    }
+
     /// Runs `confidential audit verify` as an auditor, who has nothing but files.
     pub(super) fn audit(&self, segments: &str, evidence: &[&str]) -> anyhow::Result<Ran> {
         let (measurements, root) = (self.path("measurements.json"), self.path("nsm-root.pem"));
@@ -279,4 +310,9 @@ operations = ["generate", "rotate", "revoke", "encrypt", "decrypt", "read-audit"
 principal = "transcoder"
 keys = "content-"
 operations = ["encrypt", "decrypt"]
+
+[[grants]]
+principal = "gateway"
+keys = "content-"
+operations = ["encrypt", "decrypt", "issue-data-key", "export-media-key", "report"]
 "#;

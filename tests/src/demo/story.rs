@@ -64,6 +64,7 @@ pub(super) fn tell(file: Option<PathBuf>, serve: bool, as_json: bool, keep: Opti
     interrupt.abort();
     if serve {
         explain(&stage);
+        stage.write_shell_environment()?;
         runtime.block_on(tokio::signal::ctrl_c())?;
     }
     Ok(())
@@ -285,5 +286,6 @@ fn explain(stage: &Stage) {
         stage.path("measurements.json"),
         stage.path("segments")
     );
+    say!("\nOr have `confidential` as a command, as the transcoder:  . {}", stage.path("env"));
     say!("\nLogs of the processes: {}. Ctrl-C ends everything.", stage.path("log"));
 }
