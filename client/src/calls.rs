@@ -6,6 +6,7 @@ mod data_keys;
 mod forward;
 mod keys;
 mod log;
+mod maintenance;
 mod media;
 mod source;
 

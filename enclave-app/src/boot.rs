@@ -25,6 +25,7 @@ use transcode_confidential::{
         verify::Report,
     },
     entropy::{Entropy, EntropyError},
+    fold::Unfinished,
     ids::{Digest, Epoch, LogId, Sequence},
     keys::FoldError,
     protocol::host::{HostError, Welcome},
@@ -41,6 +42,7 @@ use crate::{
     custody::Custody,
     entropy::EnclaveEntropy,
     host::{CurrentLink, HostCredentials, HostFailure, HostLink},
+    keyring::WrappedRecord,
     kms::{EgressDialer, KmsClient, KmsConfig, KmsError, KmsLimits, KmsSetupError},
     ledger::{Entry, Ledger, LedgerError, LedgerFatal, LedgerWriter, Patience, Store},
     metrics::Metrics,
@@ -157,8 +159,12 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
     let store = Store { endpoint: config.parent.host.clone(), session };
     let (link, welcome) = open_session(&store).await?;
     let link = Arc::new(link);
-    let Replayed { state, chain, keys, keyring, log_key_record, policy, unfinished, quarantined } =
-        replay::replay(&link, &parts.attestation_root, &accepted, &config.kms_key_arn).await?;
+    let Replayed { state, chain, fold, quarantined } =
+        replay::replay(&link, &parts.attestation_root, &accepted).await?;
+    let keyring = replay::keyring(&fold, &config.kms_key_arn);
+    let log_key_record = fold.epoch().and_then(|epoch| WrappedRecord::from_bytes(&epoch.log_key_record).ok());
+    let policy = fold.policy().map(<[u8]>::to_vec);
+    let unfinished: Vec<Unfinished> = fold.unfinished().cloned().collect();
     check_agreement(&welcome, &state, quarantined.is_some())?;
 
     let log_id = match &state {
@@ -232,7 +238,7 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
     let dyn_clock = Arc::clone(&clock) as Arc<dyn Clock>;
     let before = chain.state();
     chain.open_epoch(epoch);
-    let ledger = Ledger::new((log_id, enclave_id.clone()), chain, keys, dyn_clock, patience);
+    let ledger = Ledger::new((log_id, enclave_id.clone()), chain, fold, dyn_clock, patience);
     debug_assert_eq!(before.size, ledger.persisted().size);
     let writer = LedgerWriter::new(ledger.clone(), Arc::clone(&epoch_key), store, links).counting(Arc::clone(&metrics));
     let writer = tokio::spawn(writer.run(abandon.clone()));
@@ -300,7 +306,7 @@ fn new_log_id(entropy: &EnclaveEntropy) -> Result<LogId, EntropyError> {
     Ok(LogId::new(bytes))
 }
 
-fn unknown_outcome(stream: replay::Unfinished) -> EventDraft {
+fn unknown_outcome(stream: Unfinished) -> EventDraft {
     let mut draft = EventDraft::new(AuditEventType::ContentProcessed, "outcome unknown: the enclave stopped").body(
         EventBody::Processed {
             began: Some(stream.began),

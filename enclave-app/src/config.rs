@@ -10,7 +10,7 @@ use transcode_confidential::{
 };
 use transport::Endpoint;
 
-use crate::kms::KeyArn;
+use crate::{archive::LogKeeping, kms::KeyArn};
 
 /// The configuration file, TOML. Unknown fields are errors.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,6 +39,9 @@ pub struct Config {
     /// How much and how long.
     #[serde(default)]
     pub limits: Limits,
+    /// When snapshots of the log are taken, and what of it is kept.
+    #[serde(default)]
+    pub log: LogKeeping,
 }
 
 /// Endpoints on and for the parent.
@@ -135,7 +138,7 @@ pub enum ConfigError {
     #[error("deployment: give it a name of 1 to 128 characters")]
     Deployment,
     /// A limit is zero.
-    #[error("limits: {0} must not be 0")]
+    #[error("limits, log: {0} must not be 0")]
     ZeroLimit(&'static str),
 }
 
@@ -159,6 +162,8 @@ impl Config {
             ("sweep_secs", limits.sweep_secs == 0),
             ("reattest_secs", limits.reattest_secs == 0),
             ("policy_poll_secs", limits.policy_poll_secs == 0),
+            ("snapshot_events", config.log.snapshot_events == 0),
+            ("snapshot_hours", config.log.snapshot_hours == 0),
         ] {
             if zero {
                 return Err(ConfigError::ZeroLimit(name));

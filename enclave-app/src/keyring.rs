@@ -60,6 +60,15 @@ impl WrappedRecord {
         self.check.ct_eq(&key_check(material)).into()
     }
 
+    /// Has KMS unwrap the record, and forgets the key: to know that it could be had.
+    ///
+    /// # Errors
+    /// [`UnwrapError`].
+    pub async fn prove(&self, kms: &KmsClient, context: &WrapContext) -> Result<(), UnwrapError> {
+        let material = kms.decrypt(&self.blob, context).await?;
+        if self.is_of(&material) { Ok(()) } else { Err(UnwrapError::OtherKey) }
+    }
+
     /// The record's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer::new();

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`boot`] | from nothing but the image to an open epoch |
 //! | [`ledger`] | the one place that appends to the audit log |
+//! | [`archive`] | what is done to the log itself: snapshots, legal holds, pruning |
 //! | [`custody`] | making, using and ending keys, each only on the record |
 //! | [`service`] | the HTTP API inside attested TLS |
 //! | [`upkeep`] | rotations that are due, re-attestation, newer policies |
@@ -23,6 +24,7 @@
     )
 )]
 
+pub mod archive;
 pub mod attestor;
 pub mod boot;
 pub mod clock;
@@ -48,6 +50,7 @@ use transcode_confidential::{attestation::TrustRoot, time::Clock};
 use transport::{BindError, Endpoint};
 
 use crate::{
+    archive::Archive,
     boot::{BootError, Booted},
     clock::Boottime,
     config::Config,
@@ -129,10 +132,12 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
     let clock = Arc::clone(&custody.clock) as Arc<dyn Clock>;
     let grants = Arc::new(Grants::new(config.deployment, config.policy_authority, policy.as_deref()));
     let refusals = Arc::new(RefusalMeter::counting(Arc::clone(&metrics)));
+    let archive = Arc::new(Archive::new(Arc::clone(&custody), link.clone(), config.log));
     let upkeep = Upkeep {
         custody: Arc::clone(&custody),
         grants: Arc::clone(&grants),
         refusals: Arc::clone(&refusals),
+        archive: Arc::clone(&archive),
         link: link.clone(),
         limits: config.limits,
         metrics: Arc::clone(&metrics),
@@ -151,6 +156,7 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
         custody: Arc::clone(&custody),
         grants,
         refusals: Arc::clone(&refusals),
+        archive: Arc::clone(&archive),
         link,
         log_key,
         epoch_key,
@@ -182,6 +188,7 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
     }
     let _ = upkeep.await;
     refusals.flush_all(&custody.ledger);
+    archive.at_end();
     custody.ledger.close();
     match tokio::time::timeout(SETTLE, writer).await {
         Ok(Ok(result)) => result.map_err(Fatal::Ledger),

@@ -9,6 +9,7 @@
 //! | `keys`, `batch` | making, listing, rotating, changing keys, one or several |
 //! | `once` | requests that may be sent again |
 //! | `data_keys` | data keys for clients that work on their own cores |
+//! | `log` | snapshots, legal holds, pruning |
 //! | `media` | media keys for packagers that encrypt by themselves |
 //! | `content`, `transfer` | encryption and decryption as streams |
 
@@ -19,6 +20,7 @@ mod data_keys;
 mod evidence;
 mod failure;
 mod keys;
+mod log;
 mod media;
 mod once;
 mod rate;
@@ -45,6 +47,7 @@ use transcode_confidential::{
 use transport::{Drained, Listener, Slots, Stream};
 
 use crate::{
+    archive::Archive,
     custody::{Change, Custody},
     entropy::EnclaveEntropy,
     grants::Grants,
@@ -80,6 +83,8 @@ pub struct Service {
     pub grants: Arc<Grants>,
     /// Counted refusals.
     pub refusals: Arc<RefusalMeter>,
+    /// Snapshots, legal holds, pruning.
+    pub archive: Arc<Archive>,
     /// The parent.
     pub link: CurrentLink,
     /// Signs checkpoints.
@@ -186,6 +191,10 @@ fn routes() -> Router<Arc<Service>> {
         .route(api::CONSISTENCY, get(evidence::consistency))
         .route(api::STATUS, get(evidence::status))
         .route(api::POLICY, put(evidence::policy))
+        .route(api::SNAPSHOT, post(log::snapshot))
+        .route(api::PRUNE, post(log::prune))
+        .route(api::HOLDS, get(log::holds).post(log::place_hold))
+        .route(api::LIFT_HOLD, post(log::lift_hold))
         .route(api::KEYS, get(keys::list).post(keys::create))
         .route(&key, get(keys::show))
         .route(&format!("{key}/rotate"), post(keys::rotate))

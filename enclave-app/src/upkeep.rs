@@ -1,4 +1,5 @@
-//! What the enclave does by itself: rotations that are due, re-attestation, the clock, newer policies, counted refusals.
+//! What the enclave does by itself: rotations that are due, re-attestation, the clock, newer policies, counted refusals,
+//! snapshots.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,6 +21,7 @@ use transcode_confidential::{
 };
 
 use crate::{
+    archive::Archive,
     clock::Anchoring,
     config::Limits,
     custody::Custody,
@@ -42,6 +44,8 @@ pub struct Upkeep {
     pub grants: Arc<Grants>,
     /// Counted refusals.
     pub refusals: Arc<RefusalMeter>,
+    /// Snapshots and pruning.
+    pub archive: Arc<Archive>,
     /// The parent.
     pub link: CurrentLink,
     /// How often.
@@ -73,6 +77,7 @@ impl Upkeep {
         // The epoch was attested a moment ago.
         reattest.tick().await;
         let mut anchored = true;
+        self.archive.remind_parent().await;
         loop {
             tokio::select! {
                 _ = sweep.tick() => {
@@ -80,6 +85,7 @@ impl Upkeep {
                         anchored = self.anchor_clock().await;
                     }
                     self.custody.sweep();
+                    self.archive.look_after().await;
                 }
                 _ = reattest.tick() => anchored = self.reattest().await,
                 _ = policy.tick() => self.look_for_policy().await,

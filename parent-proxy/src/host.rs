@@ -10,6 +10,7 @@
 
 mod fence;
 mod session;
+mod staged;
 
 use std::{sync::Arc, time::Duration};
 

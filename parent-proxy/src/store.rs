@@ -21,7 +21,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 use transcode_confidential::{
     audit::{segment::SegmentName, tree::Node},
-    ids::LogId,
+    ids::{LogId, Sequence},
     protocol::host::{Durable, HostError, SegmentInfo},
     time::Clock,
 };
@@ -145,6 +145,33 @@ impl Store {
     /// [`HostError::NotFound`], [`HostError::StorageFailed`].
     pub fn read(&self, name: SegmentName, offset: u64, length: usize) -> Result<Vec<u8>, HostError> {
         self.open_log()?.read(name, offset, length)
+    }
+
+    /// The segment that begins with the newest snapshot. Nobody believes it.
+    ///
+    /// # Errors
+    /// [`HostError::StorageFailed`].
+    pub fn snapshot(&self) -> Result<Option<SegmentName>, HostError> {
+        let found = self.open_log()?.snapshot();
+        Ok(found.filter(|_| self.settings.offer_snapshots))
+    }
+
+    /// Drops the segments before the one that begins with `below`; done already where there are none.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`] where no segment begins there; [`HostError::StorageFull`], [`HostError::StorageFailed`].
+    pub fn prune(&mut self, below: Sequence) -> Result<(), HostError> {
+        match self.log.as_mut().ok_or(HostError::StorageFailed)?.prune(below) {
+            Ok(_) => Ok(()),
+            Err(Unstored::Refused(reason)) => Err(reason),
+            // Room is needed for the hashes only, and before anything is removed.
+            Err(Unstored::Broken(error)) if disk::is_full(&error) => Err(HostError::StorageFull),
+            Err(Unstored::Broken(error)) => {
+                warn!(%error, "segments cannot be dropped");
+                self.give_up();
+                Err(HostError::StorageFailed)
+            }
+        }
     }
 
     /// Sets aside the unsealed tail of the last segment.

@@ -11,7 +11,10 @@ mod session;
 use std::{
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,11 +44,14 @@ struct Shared {
     script: watch::Sender<Script>,
     log: Mutex<MemoryLog>,
     policy: Mutex<Option<Vec<u8>>>,
+    restoration: Mutex<Option<Vec<u8>>>,
     credentials: Credentials,
     kms: SocketAddr,
     /// The session that is alive, and what ends its connection.
     live: Mutex<Option<([u8; 16], CancellationToken)>>,
     requests: Mutex<Vec<&'static str>>,
+    /// Bytes of segments that were handed out.
+    sent: AtomicU64,
     /// Which kind of request is answered how, and how often.
     lies: Mutex<Option<(&'static str, Lie, u32)>>,
 }
@@ -59,10 +65,12 @@ impl ScriptedParent {
             script: watch::Sender::new(Script::default()),
             log: Mutex::default(),
             policy: Mutex::default(),
+            restoration: Mutex::default(),
             credentials,
             kms,
             live: Mutex::default(),
             requests: Mutex::default(),
+            sent: AtomicU64::default(),
             lies: Mutex::default(),
         });
         let tasks = [
@@ -104,6 +112,11 @@ impl ScriptedParent {
         *self.shared.policy.lock().expect("no test panics while it holds this") = document;
     }
 
+    /// Offers this restore document.
+    pub fn offer_restoration(&self, document: Option<Vec<u8>>) {
+        *self.shared.restoration.lock().expect("no test panics while it holds this") = document;
+    }
+
     /// The log as it is now.
     pub fn segments(&self) -> Segments {
         self.shared.log().segments().clone()
@@ -112,6 +125,11 @@ impl ScriptedParent {
     /// Changes the log behind everybody's back.
     pub fn edit(&self, change: impl FnOnce(&mut Segments)) {
         self.shared.log().edit(change);
+    }
+
+    /// Bytes of segments that were handed out so far.
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::SeqCst)
     }
 
     /// The kinds of all requests so far.
@@ -129,8 +147,15 @@ impl Shared {
         self.policy.lock().expect("no test panics while it holds this").clone()
     }
 
+    fn restoration(&self) -> Option<Vec<u8>> {
+        self.restoration.lock().expect("no test panics while it holds this").clone()
+    }
+
     /// The frames that answer a request of that kind.
     fn frames(&self, kind: &str, id: u64, reply: Reply) -> Vec<Vec<u8>> {
+        if let Reply::Bytes(bytes) = &reply {
+            self.sent.fetch_add(bytes.len() as u64, Ordering::SeqCst);
+        }
         let mut lies = self.lies.lock().expect("no test panics while it holds this");
         match &mut *lies {
             Some((about, lie, times)) if *about == kind && *times > 0 => {
@@ -167,6 +192,10 @@ const fn kind(request: &Request) -> &'static str {
         Request::Consistency { .. } => "consistency",
         Request::Ping => "ping",
         Request::Metrics(_) => "metrics",
+        Request::Stage(_) => "stage",
+        Request::Snapshot => "snapshot",
+        Request::Prune { .. } => "prune",
+        Request::Restoration => "restoration",
         _ => "other",
     }
 }

@@ -35,7 +35,7 @@ use client::{
     log_memory::LogMemory,
     session::{Identity, Session, Settings},
 };
-use enclave_app::{Fatal, Serving, config, kms::KeyArn};
+use enclave_app::{Fatal, Serving, archive::LogKeeping, config, kms::KeyArn};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -87,6 +87,8 @@ pub struct Plan {
     pub limits: config::Limits,
     /// Policy of keys that are made without one.
     pub key_defaults: KeyRotationPolicy,
+    /// When snapshots are taken and what is kept. Nothing need be kept, as tests have it.
+    pub log: LogKeeping,
     /// Who is the parent.
     pub parent: ParentKind,
 }
@@ -109,6 +111,7 @@ impl Default for Plan {
             predecessors: Vec::new(),
             limits: config::Limits { audit_wait_ms: 3000, policy_poll_secs: 1, ..config::Limits::default() },
             key_defaults: KeyRotationPolicy::default(),
+            log: LogKeeping { keep_events: 0, keep_days: 0, ..LogKeeping::default() },
             parent: ParentKind::Proxy,
         }
     }
@@ -219,6 +222,7 @@ impl World {
             anchors: Vec::new(),
             key_defaults: plan.key_defaults,
             limits: plan.limits,
+            log: plan.log,
         };
         let mut images = vec![plan.image];
         images.extend(plan.predecessors);

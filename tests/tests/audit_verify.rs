@@ -150,8 +150,8 @@ fn a_record_of_another_kind_in_the_place_of_one_that_is_named_is_found() {
                 mend(&mut segments[file].1, &frames);
                 let expected = match kind {
                     // Without its seal the last batch is an unsealed tail, whatever records it has; the evidence knows more.
-                    2 | 5 | 6 | 8 if last_seal => Verdict::Truncated,
-                    1..=8 => Verdict::Tampered,
+                    2 | 5 | 6 | 8 | 9 if last_seal => Verdict::Truncated,
+                    1..=9 => Verdict::Tampered,
                     _ => Verdict::Damaged,
                 };
                 let report = setting.verify(&segments, &setting.head());

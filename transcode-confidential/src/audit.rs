@@ -36,7 +36,10 @@ pub mod tlog_proof;
 pub mod tree;
 pub mod verify;
 
-pub use body::{CreationReason, EpochOpened, EventBody, KeyChange, KeyOperation, Maintenance, Outcome};
+pub(crate) use body::PARTS_LIMIT;
+pub use body::{
+    CreationReason, EpochOpened, EventBody, HOLD_NAME_LIMIT, HoldChange, KeyChange, KeyOperation, Maintenance, Outcome,
+};
 pub use chain::{Batch, Chain, ChainError};
 pub use epoch::EpochStatement;
 pub use event::{AuditEvent, AuditEventType, AuditSeverity, EventDraft};

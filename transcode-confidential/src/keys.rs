@@ -12,6 +12,7 @@ mod media_key;
 mod periods;
 mod policy;
 mod request;
+mod rows;
 mod state;
 
 pub use answered::{ANSWERED_AGE, ANSWERED_LIMIT, Answered, AnsweredRequests};

@@ -6,6 +6,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`audit`] | events, their leaf encoding, the hash chain and RFC 6962 tree over them, seals, receipts, checkpoints, segments, verification |
+//! | [`fold`] | everything that the events of a log come to, and snapshots of it |
 //! | [`keys`] | rotation policy, key state as a fold over events, the rotation state machine |
 //! | [`attestation`] | strict verification of Nitro attestation documents, measurements, trust roots |
 //! | [`message`] | content encryption in the AWS Encryption SDK message format 2.0, streaming |
@@ -26,6 +27,7 @@ pub mod attestation;
 pub mod audit;
 pub mod cbor;
 pub mod entropy;
+pub mod fold;
 pub mod ids;
 pub mod keys;
 pub mod message;

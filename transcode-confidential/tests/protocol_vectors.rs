@@ -92,7 +92,7 @@ fn media_key_leaf() -> Vec<u8> {
     chain.open_epoch(Epoch(1));
     let mut batch = chain.begin_batch();
     let event = chain.append_to(&mut batch, draft.body(body), Timestamp(1_767_225_600_000)).unwrap();
-    let leaf = batch.leaves.pop().unwrap();
+    let leaf = batch.leaves().last().unwrap().to_vec();
     assert_eq!(decode_leaf(&leaf).unwrap(), event);
     leaf
 }

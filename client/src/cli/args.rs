@@ -9,7 +9,7 @@ use transcode_confidential::{
     protocol::api::IDEMPOTENCY_KEY_LIMIT,
 };
 
-pub(super) use audit::{AuditVerb, ExportArgs, ExportFormat, Filter, ListArgs, LogArgs, ProveArgs, QueryArgs};
+pub(super) use audit::{AuditVerb, ExportArgs, ExportFormat, Filter, ListArgs, LogArgs, LogVerb, ProveArgs, QueryArgs};
 pub(super) use gateway::{GatewayArgs, WatchArgs};
 
 use super::attestation::VerifyAt;

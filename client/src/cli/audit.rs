@@ -3,6 +3,7 @@
 mod event;
 mod export;
 mod list;
+mod maintain;
 mod prove;
 mod report;
 mod stats;
@@ -13,7 +14,10 @@ mod tiles;
 use std::{fmt::Write as _, path::Path};
 
 use serde_json::json;
-use transcode_confidential::audit::verify::{EpochSummary, Note, Report, Verdict};
+use transcode_confidential::{
+    audit::verify::{EpochSummary, Note, Report, Verdict},
+    ids::Sequence,
+};
 
 use super::{
     args::{AuditVerb, Global, LogArgs},
@@ -37,6 +41,7 @@ pub(super) fn run(verb: AuditVerb, global: &Global, environment: &Environment) -
         },
         AuditVerb::Prove(prove) => prove::prove(&prove, global, environment),
         AuditVerb::Report { log, output } => report::report(&log, &output, global, environment),
+        AuditVerb::Keep(verb) => maintain::run(verb, global, environment),
         AuditVerb::Checkpoint { output } => fetch_checkpoint(output.as_deref(), global, environment),
     }
 }
@@ -74,6 +79,8 @@ fn object(report: &Report, any_image: bool, ignored: &[String]) -> serde_json::V
     json!({
         "verdict": report.verdict,
         "events": report.events,
+        "begins": report.begins,
+        "kept_from": report.kept_from,
         "epochs": report.epochs.len(),
         "head": report.head,
         "first_bad": report.first_bad,
@@ -90,7 +97,13 @@ fn object(report: &Report, any_image: bool, ignored: &[String]) -> serde_json::V
 fn text(report: &Report, any_image: bool) -> String {
     let mut text = report.verdict.to_string().to_uppercase();
     let _ = match (report.verdict, &report.first_bad) {
-        (Verdict::Intact, _) => write!(text, ": {} events in {} epochs", report.events, report.epochs.len()),
+        (Verdict::Intact, _) => {
+            let from = match report.begins {
+                Sequence(0) => String::new(),
+                begins => format!(", verified from event {begins} on"),
+            };
+            write!(text, ": {} events in {} epochs{from}", report.events, report.epochs.len())
+        }
         (_, Some(finding)) => write!(text, ": {}", line(&finding.to_string())),
         (_, None) => Ok(()),
     };
@@ -117,6 +130,7 @@ fn text(report: &Report, any_image: bool) -> String {
 
 fn describe(epoch: &EpochSummary) -> String {
     let image = match &epoch.image {
+        _ if epoch.told => format!("given up, as a snapshot tells; PCR0 {}", epoch.pcr0),
         Some(label) => line(label),
         None => format!("image not checked, PCR0 {}", epoch.pcr0),
     };
@@ -138,6 +152,11 @@ const fn explain(note: Note) -> &'static str {
         }
         Note::ImageUnchecked => "any enclave image was accepted as the author",
         Note::UnknownEpoch => "the signature of some evidence could not be checked against this log",
+        Note::Pruned => {
+            "the log begins with a snapshot; the events before it were given up on the record, and are vouched for by the \
+             enclave that took the snapshot"
+        }
+        Note::EvidenceOfPruned => "some evidence is of events that were given up: only its signature was checked",
         _ => "see the documentation",
     }
 }

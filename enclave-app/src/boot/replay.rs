@@ -1,17 +1,18 @@
-//! Reading back the log: every segment through the same verifier that auditors use, folded into the state to go on with.
-
-use std::collections::BTreeMap;
+//! Reading back the log through the same verifier that auditors use, folded into the state to go on with. It begins with the
+//! newest snapshot that the parent knows of: what that says of everything before it counts only under the seal of an epoch
+//! whose attestation document verifies, like everything after it. Without one it begins with the first event.
 
 use transcode_confidential::{
     attestation::{ImagePolicy, TrustRoot},
     audit::{
-        AuditEvent, AuditEventType, Chain, EventBody, EventDraft, KeyOperation, LogState, Maintenance,
-        segment::{Record, SegmentHeader, SegmentName},
+        AuditEventType, Chain, EventBody, EventDraft, LogState, Maintenance,
+        segment::{SegmentHeader, SegmentName},
         verify::{LogVerifier, SealedEvent, Tail, Verdict},
     },
-    ids::{KeyVersion, LogId, Sequence},
-    keys::{FoldError, KeyState, KeyTable, VersionState},
-    protocol::host::{READ_LIMIT, Reply, Request, SEGMENTS_LIMIT, SegmentInfo},
+    fold::{Fold, Snapshot},
+    ids::{Epoch, LogId, Sequence},
+    keys::FoldError,
+    protocol::host::{HostError, READ_LIMIT, Reply, Request, SEGMENTS_LIMIT, SegmentInfo},
     signature::PublicKey,
 };
 
@@ -22,9 +23,6 @@ use crate::{
     kms::KeyArn,
 };
 
-/// Most streams without an end that are remembered: more than ever run at the same time.
-const UNFINISHED_LIMIT: usize = 65_536;
-
 /// Log, log key, and state at the last seal.
 pub(super) type State = (LogId, PublicKey, LogState);
 
@@ -33,44 +31,27 @@ pub(super) struct Replayed {
     /// `None` for an empty store.
     pub(super) state: Option<State>,
     pub(super) chain: Chain,
-    pub(super) keys: KeyTable,
-    pub(super) keyring: Keyring,
-    pub(super) log_key_record: Option<WrappedRecord>,
-    pub(super) policy: Option<Vec<u8>>,
-    pub(super) unfinished: Vec<Unfinished>,
+    pub(super) fold: Fold,
     /// The event that tells of an unsealed tail, where there was one.
     pub(super) quarantined: Option<EventDraft>,
 }
 
-/// A stream that began and has no recorded end.
-#[derive(Debug, Clone)]
-pub(super) struct Unfinished {
-    pub(super) began: Sequence,
-    pub(super) key_id: Option<String>,
-    pub(super) key_version: Option<KeyVersion>,
-    pub(super) principal: Option<String>,
-    pub(super) content_id: Option<String>,
-}
-
 /// Reads and verifies the parent's log. An unsealed tail is set aside there and never looked at again.
-pub(super) async fn replay(
-    link: &HostLink,
-    root: &TrustRoot,
-    image: &ImagePolicy,
-    kms_key: &KeyArn,
-) -> Result<Replayed, BootError> {
-    let mut verifier = LogVerifier::new(root.clone(), image.clone());
-    let mut fold = Fold::new(kms_key);
-    let mut after = None;
+pub(super) async fn replay(link: &HostLink, root: &TrustRoot, image: &ImagePolicy) -> Result<Replayed, BootError> {
+    let mut verifier = LogVerifier::resuming(root.clone(), image.clone());
+    let mut replay = Replay::default();
+    let start = start(link).await?;
+    let mut after = start.map(just_before);
     loop {
         let segments = segments(link, after).await?;
         let mut names = after.iter().copied().chain(segments.iter().map(|segment| segment.name));
-        if !names.by_ref().is_sorted_by(|earlier, later| earlier < later) {
+        let begins = replay.bytes > 0 || start.is_none() || segments.first().map(|segment| segment.name) == start;
+        if !begins || !names.by_ref().is_sorted_by(|earlier, later| earlier < later) {
             return Err(HostFailure::Unexpected.into());
         }
         for segment in &segments {
             verifier.segment(segment.name);
-            read(link, segment, &mut verifier, &mut fold).await?;
+            read(link, segment, &mut verifier, &mut replay).await?;
         }
         after = segments.last().map(|segment| segment.name);
         if segments.len() < SEGMENTS_LIMIT || verifier.has_failed() {
@@ -82,9 +63,10 @@ pub(super) async fn replay(
     if report.verdict != Verdict::Intact {
         return Err(BootError::Log(Box::new(report)));
     }
-    if let Some(error) = fold.error {
+    if let Some(error) = replay.error {
         return Err(error.into());
     }
+    tracing::info!(begins = report.begins.0, events = report.events, bytes = replay.bytes, "the log is verified");
     let quarantined = match report.tail {
         Some(tail) => Some(quarantine(link, tail).await?),
         None => None,
@@ -93,16 +75,26 @@ pub(super) async fn replay(
         (Some(log_id), Some(log_key), Some(head)) => Some((log_id, log_key, head)),
         _ => None,
     };
-    Ok(Replayed {
-        state,
-        chain,
-        keys: fold.keys,
-        keyring: fold.keyring,
-        log_key_record: fold.log_key_record,
-        policy: fold.policy,
-        unfinished: fold.unfinished.into_values().collect(),
-        quarantined,
-    })
+    Ok(Replayed { state, chain, fold: replay.fold, quarantined })
+}
+
+/// The segment that begins with the newest snapshot, as the parent says. One that does not say means none.
+async fn start(link: &HostLink) -> Result<Option<SegmentName>, HostFailure> {
+    match link.call(Request::Snapshot).await {
+        Ok(Reply::Start(start)) => Ok(start),
+        Err(HostFailure::Refused(HostError::Refused)) => Ok(None),
+        Ok(_) => Err(HostFailure::Unexpected),
+        Err(error) => Err(error),
+    }
+}
+
+/// A name that no segment has between it and the given one.
+const fn just_before(name: SegmentName) -> SegmentName {
+    match (name.epoch.0.checked_sub(1), name.first.0.checked_sub(1)) {
+        (Some(epoch), _) => SegmentName { first: name.first, epoch: Epoch(epoch) },
+        (None, Some(first)) => SegmentName { first: Sequence(first), epoch: Epoch(u64::MAX) },
+        (None, None) => name,
+    }
 }
 
 async fn segments(link: &HostLink, after: Option<SegmentName>) -> Result<Vec<SegmentInfo>, HostFailure> {
@@ -116,7 +108,7 @@ async fn read(
     link: &HostLink,
     segment: &SegmentInfo,
     verifier: &mut LogVerifier,
-    fold: &mut Fold<'_>,
+    replay: &mut Replay,
 ) -> Result<(), HostFailure> {
     let mut offset = 0;
     while offset < segment.length && !verifier.has_failed() {
@@ -126,7 +118,8 @@ async fn read(
             break;
         }
         offset += bytes.len() as u64;
-        verifier.push(&bytes, &mut |sealed| fold.take(sealed));
+        replay.bytes += bytes.len() as u64;
+        verifier.push(&bytes, &mut |sealed| replay.take(&sealed));
     }
     Ok(())
 }
@@ -146,92 +139,48 @@ async fn quarantine(link: &HostLink, tail: Tail) -> Result<EventDraft, HostFailu
         .body(body))
 }
 
-struct Fold<'a> {
-    kms_key: &'a KeyArn,
-    keys: KeyTable,
-    keyring: Keyring,
-    log_key_record: Option<WrappedRecord>,
-    policy: Option<Vec<u8>>,
-    unfinished: BTreeMap<Sequence, Unfinished>,
+/// A replay under way.
+#[derive(Default)]
+struct Replay {
+    fold: Fold,
+    begun: bool,
+    /// What the parent sent.
+    bytes: u64,
     error: Option<FoldError>,
 }
 
-impl<'a> Fold<'a> {
-    fn new(kms_key: &'a KeyArn) -> Self {
-        Self {
-            kms_key,
-            keys: KeyTable::new(),
-            keyring: Keyring::default(),
-            log_key_record: None,
-            policy: None,
-            unfinished: BTreeMap::new(),
-            error: None,
-        }
-    }
-
-    fn take(&mut self, SealedEvent { event, attachments }: SealedEvent) {
+impl Replay {
+    fn take(&mut self, SealedEvent { event, attachments }: &SealedEvent) {
         if self.error.is_some() {
             return;
         }
-        if let Err(error) = self.keys.apply(&event) {
-            self.error = Some(error);
-            return;
+        if !self.begun && event.sequence > Sequence(0) {
+            // The verifier begins nowhere else but at a snapshot that it has decoded.
+            let parts: Vec<&[u8]> = attachments.iter().map(|record| record.payload.as_slice()).collect();
+            match Snapshot::decode(&parts) {
+                Ok(snapshot) => self.fold = snapshot.fold,
+                Err(_) => {
+                    self.error =
+                        Some(FoldError { sequence: event.sequence, reason: "it is not the snapshot that is due" });
+                    return;
+                }
+            }
         }
-        match &event.body {
-            Some(EventBody::EpochOpened(_)) => {
-                let record = attachments.get(1).and_then(|record| WrappedRecord::from_bytes(&record.payload).ok());
-                self.log_key_record = record;
-            }
-            Some(EventBody::KeyCreated { .. }) => self.key_created(&event, &attachments),
-            Some(EventBody::KeyChanged { .. }) => self.key_changed(&event),
-            Some(EventBody::PolicyAdopted { .. }) => {
-                self.policy = attachments.into_iter().next().map(|record| record.payload);
-            }
-            Some(EventBody::KeyUsed { operation: KeyOperation::Encrypt | KeyOperation::Decrypt, .. }) => {
-                self.began(&event);
-            }
-            Some(EventBody::Processed { began: Some(began), .. }) => {
-                self.unfinished.remove(began);
-            }
-            _ => {}
-        }
+        self.begun = true;
+        self.error = self.fold.apply(event, attachments).err();
     }
+}
 
-    fn key_created(&self, event: &AuditEvent, attachments: &[Record]) {
-        let id = event.key_id.as_deref().and_then(|id| id.parse().ok());
-        let record = attachments.first().and_then(|record| WrappedRecord::from_bytes(&record.payload).ok());
+/// The keys of a log that can still be used, each to be unwrapped when it is needed.
+pub(super) fn keyring(fold: &Fold, kms_key: &KeyArn) -> Keyring {
+    let keyring = Keyring::default();
+    for (id, version, record) in fold.wrapped() {
         // A record by another KMS key cannot be unwrapped; uses of it answer that.
-        if let (Some(id), Some(version), Some(record)) = (id, event.key_version, record)
-            && is_by(&record, self.kms_key)
+        if let Ok(record) = WrappedRecord::from_bytes(record)
+            && is_by(&record, kms_key)
         {
-            self.keyring.insert_wrapped(id, version, record);
+            keyring.insert_wrapped(id.clone(), version, record);
         }
     }
-
-    fn key_changed(&self, event: &AuditEvent) {
-        let Some(id) = event.key_id.as_deref().and_then(|id| id.parse().ok()) else { return };
-        let Some(key) = self.keys.key(&id) else { return };
-        if matches!(key.state, KeyState::Revoked | KeyState::Destroyed) {
-            return self.keyring.revoke(&id);
-        }
-        for version in key.versions.iter().filter(|version| version.state == VersionState::Destroyed) {
-            self.keyring.forget(&id, version.version);
-        }
-    }
-
-    fn began(&mut self, event: &AuditEvent) {
-        if self.unfinished.len() == UNFINISHED_LIMIT {
-            self.unfinished.pop_first();
-        }
-        self.unfinished.insert(
-            event.sequence,
-            Unfinished {
-                began: event.sequence,
-                key_id: event.key_id.clone(),
-                key_version: event.key_version,
-                principal: event.principal.clone(),
-                content_id: event.content_id.clone(),
-            },
-        );
-    }
+    keyring
 }

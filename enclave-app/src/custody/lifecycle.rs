@@ -159,7 +159,7 @@ impl Custody {
     }
 
     /// Puts on the record what KMS did wrong, or that it refused our attestation.
-    pub(super) async fn kms_failed(&self, key: Option<(&KeyId, KeyVersion)>, error: KmsError) -> CustodyError {
+    pub(crate) async fn kms_failed(&self, key: Option<(&KeyId, KeyVersion)>, error: KmsError) -> CustodyError {
         let draft = if error.is_attestation_refused() {
             let body =
                 EventBody::Attestation { purpose: Purpose::Kms, document: None, reason: Some(error.cause().into()) };

@@ -2,8 +2,13 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use transcode_confidential::{
-    audit::{AuditEvent, Batch, Chain, EventDraft, LogState, Receipt, segment::Record},
-    keys::{KeyError, KeyTable},
+    audit::{
+        AuditEvent, AuditEventType, Batch, Chain, EventBody, EventDraft, LogState, Receipt,
+        segment::{Record, RecordKind},
+    },
+    fold::{Fold, Snapshot},
+    ids::{Digest, LogId},
+    keys::KeyError,
     protocol::host::{APPEND_LIMIT, APPEND_RECORDS},
     time::Timestamp,
 };
@@ -69,11 +74,11 @@ pub(super) struct ClosedBatch {
     pub(super) waiters: Vec<Waiter>,
 }
 
-/// Chain and key state, and the events not yet sealed.
+/// Chain and state, and the events not yet sealed.
 pub(super) struct Head {
     enclave_id: String,
     chain: Chain,
-    keys: KeyTable,
+    fold: Fold,
     open: OpenBatch,
     closed: VecDeque<ClosedBatch>,
 }
@@ -102,20 +107,37 @@ impl OpenBatch {
 }
 
 impl Head {
-    pub(super) fn new(enclave_id: String, chain: Chain, keys: KeyTable) -> Self {
+    pub(super) fn new(enclave_id: String, chain: Chain, fold: Fold) -> Self {
         let open = OpenBatch::at(&chain);
-        Self { enclave_id, chain, keys, open, closed: VecDeque::new() }
+        Self { enclave_id, chain, fold, open, closed: VecDeque::new() }
     }
 
-    pub(super) const fn keys(&self) -> &KeyTable {
-        &self.keys
+    pub(super) const fn fold(&self) -> &Fold {
+        &self.fold
     }
 
     pub(super) const fn size(&self) -> u64 {
         self.chain.size()
     }
 
-    /// Places an event and applies it to the key state.
+    /// Writes down the state before it, and places the event that says so at the start of a batch: the parent starts a segment
+    /// with it.
+    pub(super) fn place_snapshot(
+        &mut self,
+        log_id: LogId,
+        now: Timestamp,
+        wait: Duration,
+    ) -> Result<Recorded, LedgerError> {
+        self.close_batch();
+        let parts = Snapshot::encode(log_id, &self.chain, &self.fold)?;
+        let digests = parts.iter().map(|part| Digest::of(part)).collect();
+        let draft = EventDraft::new(AuditEventType::LogMaintained, "the whole state was written down")
+            .body(EventBody::Snapshot { parts: digests });
+        let records = parts.into_iter().map(|part| Record::new(RecordKind::Snapshot, part)).collect();
+        self.place(Entry { draft, records }, now, None, wait)
+    }
+
+    /// Places an event and applies it to the state.
     pub(super) fn place(
         &mut self,
         entry: Entry,
@@ -133,9 +155,9 @@ impl Head {
             self.close_batch();
         }
         let event = self.chain.append_to(&mut self.open.batch, draft, now).map_err(KeyError::from)?;
-        if let Err(error) = self.keys.apply(&event) {
+        if let Err(error) = self.fold.apply(&event, &records) {
             // Decided upon this very state, in this very critical section.
-            tracing::error!(%error, "an event that was just decided contradicts the key state");
+            tracing::error!(%error, "an event that was just decided contradicts the state");
         }
         let (sender, receipt) = oneshot::channel();
         self.open.beside += beside;

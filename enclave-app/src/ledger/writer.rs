@@ -14,7 +14,7 @@ use transcode_confidential::{
     },
     ids::LeafHash,
     protocol::{
-        host::{Append, Durable, HostError, Reply, Request, Welcome},
+        host::{APPEND_LIMIT, Append, Durable, HostError, Reply, Request, Welcome},
         metrics::Metric,
     },
     signature::SigningKey,
@@ -75,6 +75,8 @@ pub struct LedgerWriter {
 
 /// A sealed batch that is not acknowledged yet.
 struct Flight {
+    /// What comes before the batch's own records, a snapshot for the most part, in pieces that fit a frame.
+    staged: Vec<Vec<Record>>,
     append: Append,
     seal: Seal,
     tree: BatchTree,
@@ -153,7 +155,7 @@ impl LedgerWriter {
         let mut answers = VecDeque::new();
         for flight in &self.in_flight {
             self.metrics.count(Metric::LogResent, &[]);
-            match link.send(Request::Append(flight.append.clone())).await {
+            match flight.send(link).await {
                 Ok(answer) => answers.push_back(answer),
                 Err(_) => return Interrupted::Connection,
             }
@@ -166,8 +168,11 @@ impl LedgerWriter {
             while self.in_flight.len() < WINDOW
                 && let Some(batch) = self.next_batch()
             {
-                let append = self.seal(batch);
-                match link.send(Request::Append(append)).await {
+                let flight = self.seal(batch);
+                let sent = flight.send(link).await;
+                self.in_flight.push_back(flight);
+                self.count_under_way();
+                match sent {
                     Ok(answer) => answers.push_back(answer),
                     Err(_) => return Interrupted::Connection,
                 }
@@ -204,7 +209,7 @@ impl LedgerWriter {
     }
 
     /// Seals a batch. From here on it is never withdrawn.
-    fn seal(&mut self, closed: ClosedBatch) -> Append {
+    fn seal(&self, closed: ClosedBatch) -> Flight {
         let ClosedBatch { batch, previous, state, records, waiters } = closed;
         let seal = Seal::sign(&self.epoch_key, self.ledger.log_id(), state);
         let tree = batch.tree();
@@ -214,27 +219,18 @@ impl LedgerWriter {
             all.push(Record::new(RecordKind::Entry, leaf));
         }
         all.push(Record::new(RecordKind::Seal, seal.to_bytes()));
+        let (staged, records) = staged(all);
         let append = Append {
             log_id: self.ledger.log_id(),
             epoch: state.epoch,
             first: batch.first,
             previous,
             after: Durable { size: state.size, last: state.last },
-            records: all,
+            records,
         };
-        let sealed_at = Instant::now();
-        self.in_flight.push_back(Flight {
-            append: append.clone(),
-            seal,
-            tree,
-            hashes: batch.hashes,
-            waiters,
-            sealed_at,
-        });
         self.metrics.count(Metric::LogBatches, &[]);
         self.metrics.set(Metric::LogSealed, &[], state.size);
-        self.count_under_way();
-        append
+        Flight { staged, append, seal, tree, hashes: batch.hashes, waiters, sealed_at: Instant::now() }
     }
 
     /// Takes in that the oldest batch in flight is durable. `false` where that is not what the parent said.
@@ -310,6 +306,14 @@ impl LedgerWriter {
 }
 
 impl Flight {
+    /// Sends the batch; the answer to it comes later. Where a piece before it is refused, so is the batch: it is not whole.
+    async fn send(&self, link: &HostLink) -> Result<oneshot::Receiver<Reply>, HostFailure> {
+        for records in &self.staged {
+            let _ = link.send(Request::Stage(records.clone())).await?;
+        }
+        link.send(Request::Append(self.append.clone())).await
+    }
+
     /// Hands out the receipts.
     fn tell(self) {
         let first = self.append.first;
@@ -320,6 +324,23 @@ impl Flight {
             let _ = waiter.receipt.send(Receipt { seal: self.seal, sequence, leaf, path });
         }
     }
+}
+
+/// The parts of a snapshot that a batch begins with, in pieces, where the batch does not fit one request; and the rest.
+fn staged(records: Vec<Record>) -> (Vec<Vec<Record>>, Vec<Record>) {
+    let length = |records: &[Record]| records.iter().map(|record| record.payload.len()).sum::<usize>();
+    if length(&records) <= APPEND_LIMIT {
+        return (Vec::new(), records);
+    }
+    let mut rest = records.into_iter().peekable();
+    let mut pieces: Vec<Vec<Record>> = Vec::new();
+    while let Some(part) = rest.next_if(|record| record.kind == RecordKind::Snapshot) {
+        match pieces.last_mut().filter(|piece| length(piece) + part.payload.len() <= APPEND_LIMIT) {
+            Some(piece) => piece.push(part),
+            None => pieces.push(vec![part]),
+        }
+    }
+    (pieces, rest.collect())
 }
 
 /// The answer to the oldest request; never where there is none. `None` where the connection ended before it.

@@ -90,6 +90,9 @@ pub struct StoreConfig {
     /// Disk space kept aside for the last words of a full disk, in bytes; 0 for none.
     #[serde(default = "reserve", deserialize_with = "text::size")]
     pub reserve: u64,
+    /// Whether the enclave is told where the newest snapshot is; without that it reads the whole log when it boots.
+    #[serde(default = "yes")]
+    pub offer_snapshots: bool,
 }
 
 /// `[policy]`: where signed policies lie.
@@ -173,6 +176,10 @@ fn local<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Erro
 
 pub(super) const fn drain() -> Duration {
     Duration::from_secs(20)
+}
+
+const fn yes() -> bool {
+    true
 }
 
 const fn relay_connections() -> usize {

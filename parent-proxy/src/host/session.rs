@@ -18,6 +18,7 @@ use transport::{FrameError, FrameReader, FrameWriter, Stream};
 use super::{
     Host,
     fence::{Fenced, Held},
+    staged::Staged,
 };
 use crate::store::{Batch, Ticket};
 
@@ -138,6 +139,7 @@ impl<'h> Session<'h> {
         let mut work = JoinSet::new();
         work.spawn(in_order(waiting, outgoing.clone()));
         let mut writing = tokio::spawn(write(replies, incoming));
+        let mut staged = Staged::default();
         let ended = loop {
             let place = tokio::select! {
                 biased;
@@ -165,7 +167,12 @@ impl<'h> Session<'h> {
                     let _ = outgoing.send(reply(Reply::Failed(HostError::Refused))).await;
                     break Ended::Malformed(Malformed::SecondHello);
                 }
+                Request::Stage(records) => {
+                    let done = staged.add(records).map_or_else(Reply::Failed, |()| Reply::Done);
+                    let _ = outgoing.send(reply(done)).await;
+                }
                 Request::Append(append) => {
+                    let append = staged.before(append);
                     let ticket = match Batch::new(&append) {
                         Ok(batch) => host.store.append(batch).await,
                         Err(reason) => Err(reason),
@@ -210,6 +217,11 @@ impl Host {
                 self.store.with(move |store| store.quarantine(name, offset)).await?;
                 Reply::Done
             }
+            Request::Prune { below } => {
+                self.store.with(move |store| store.prune(below)).await?;
+                Reply::Done
+            }
+            Request::Snapshot => Reply::Start(self.store.with(|store| store.snapshot()).await?),
             Request::Inclusion { index, size } => {
                 Reply::Proof(self.store.with(move |store| store.inclusion(index, size)).await?)
             }

@@ -20,6 +20,8 @@ pub struct Batch {
     pub(super) after: Durable,
     pub(super) bytes: Vec<u8>,
     pub(super) leaves: Vec<LeafHash>,
+    /// Whether it begins with a snapshot: then a segment begins with it.
+    pub(super) snapshot: bool,
 }
 
 /// Where a log stands.
@@ -62,7 +64,8 @@ impl Batch {
         let mut bytes = Vec::with_capacity(append.records.iter().map(|record| record.disk_len()).sum());
         append.records.iter().for_each(|record| record.write_to(&mut bytes));
         let Append { log_id, epoch, first, previous, after, .. } = *append;
-        Ok(Self { log_id, epoch, first, previous, after, bytes, leaves })
+        let snapshot = append.records.first().is_some_and(|record| record.kind == RecordKind::Snapshot);
+        Ok(Self { log_id, epoch, first, previous, after, bytes, leaves, snapshot })
     }
 
     /// Whether the batch comes next.

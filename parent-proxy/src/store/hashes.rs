@@ -1,8 +1,9 @@
 //! The leaf hashes of the log, for proofs.
 //!
 //! They lie in the file `hashes`, 32 bytes a leaf at `32 * position`, and the roots of complete subtrees from 256 leaves up
-//! are kept in memory. The file is never synced and never trusted: opening the store compares it with the segments and
-//! writes what differs. Positions that no segment holds any more keep what the file says. A proof proves itself, so the
+//! are kept in memory. The file is never trusted: opening the store compares it with the segments and
+//! writes what differs. Positions that no segment holds any more keep what the file says: before segments are dropped, the
+//! file is synced. A proof proves itself, so the
 //! worst that a wrong hash can do is a proof that nobody accepts.
 
 use std::{cell::RefCell, io, path::Path};
@@ -53,12 +54,25 @@ impl HashIndex {
     /// Puts the leaf of a position there. Positions are given in ascending order; those left out keep what the file says.
     pub(super) fn place(&mut self, position: u64, leaf: LeafHash) {
         while self.size() < position {
+            // Whole blocks at once: there may be millions of pruned leaves.
+            let whole = self.fresh.is_empty() && position - self.size() >= BLOCK;
+            if whole && let Some(nodes) = self.read_block(self.stored / BLOCK) {
+                nodes.into_iter().for_each(|node| self.push(node));
+                continue;
+            }
             let known = self.file.as_ref().and_then(|file| read_hash(file.as_ref(), self.size()));
             self.push(known.unwrap_or(UNKNOWN));
         }
         if self.size() == position {
             self.push(*leaf.as_bytes());
         }
+    }
+
+    /// Makes every hash durable: what the segments no longer show is known from here only.
+    pub(super) fn keep(&self) -> io::Result<()> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        write_all(file.as_ref(), &self.fresh.concat(), self.stored * HASH)?;
+        file.sync()
     }
 
     fn push(&mut self, leaf: Node) {

@@ -1,6 +1,10 @@
 //! The open log: what can be done with it as long as the disk does what it is told.
 
-use std::{borrow::Cow, collections::BTreeMap, io};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use tracing::{info, warn};
 use transcode_confidential::{
@@ -8,7 +12,7 @@ use transcode_confidential::{
         segment::{SegmentHeader, SegmentName},
         tree::{Node, ProofError, consistency_proof, inclusion_proof},
     },
-    ids::LogId,
+    ids::{LogId, Sequence},
     protocol::host::{Durable, HostError, READ_LIMIT, SEGMENTS_LIMIT, SegmentInfo},
     time::Timestamp,
 };
@@ -39,6 +43,8 @@ pub(super) struct OpenLog {
     pub(super) last_batch: Option<(SegmentName, u64, u64)>,
     pub(super) hashes: HashIndex,
     pub(super) reserve: Reserve,
+    /// The segments that begin with a snapshot under a seal.
+    pub(super) snapshots: BTreeSet<SegmentName>,
     /// Segments with damage.
     pub(super) damaged: u64,
     /// Whether a batch was refused because the disk is full and none was stored since.
@@ -135,6 +141,11 @@ impl OpenLog {
         }
     }
 
+    /// The segment that begins with the newest snapshot.
+    pub(super) fn snapshot(&self) -> Option<SegmentName> {
+        self.snapshots.last().copied()
+    }
+
     /// Sets aside the tail of the last segment; done already where there is none. Only where what is settled ends exactly at
     /// `offset`: sealed batches are never set aside.
     pub(super) fn quarantine(
@@ -164,6 +175,31 @@ impl OpenLog {
         last.length = keep;
         self.segments.insert(name, keep);
         Ok(Quarantined::Tail)
+    }
+
+    /// Drops the segments before the one that begins with `below`. Gives how many there were.
+    ///
+    /// 1. The hashes of what will be missing are made durable. A crash here leaves everything.
+    /// 2. The segments are removed, the oldest first. A crash here leaves the newest of them: whoever reads the log passes over
+    ///    them, and the enclave asks again.
+    /// 3. The directory is synced. From here on they do not come back.
+    pub(super) fn prune(&mut self, below: Sequence) -> Result<usize, Unstored> {
+        let before: Vec<SegmentName> = self.segments.keys().copied().take_while(|name| name.first < below).collect();
+        if before.is_empty() {
+            return Ok(0);
+        }
+        if !self.segments.keys().any(|name| name.first == below) {
+            return Err(Unstored::Refused(HostError::NotFound));
+        }
+        self.hashes.keep()?;
+        for name in &before {
+            self.files.disk.remove(&self.files.segment(*name))?;
+            self.segments.remove(name);
+            self.snapshots.remove(name);
+        }
+        self.files.disk.sync_directory(&self.files.directory)?;
+        info!(segments = before.len(), below = below.0, "dropped segments that the enclave gave up");
+        Ok(before.len())
     }
 
     /// An inclusion proof.
@@ -251,6 +287,9 @@ impl OpenLog {
         };
         let (name, length, end) = (segment.name, segment.length, segment.settled);
         self.segments.insert(name, length);
+        if first.snapshot {
+            self.snapshots.insert(name);
+        }
         self.last_batch = Some((name, end - newest.bytes.len() as u64, end));
         self.head = newest.head();
         for batch in group {
@@ -275,7 +314,7 @@ impl OpenLog {
         };
         // A tail that is the batch's own beginning is finished where it lies, however long and old the segment is.
         let has_room = last.settled < self.settings.segment_size && last.age() < self.settings.segment_age;
-        if !(last.has_tail() || same_epoch && has_room) {
+        if !(last.has_tail() || same_epoch && has_room && !batch.snapshot) {
             self.close()?;
             return Ok(None);
         }
@@ -321,7 +360,7 @@ fn joined(batches: &[Batch], first: &Batch) -> usize {
     let mut bytes = first.bytes.len();
     let follow = batches.iter().skip(1).take_while(|batch| {
         bytes += batch.bytes.len();
-        let joins = batch.epoch == head.epoch && batch.follows(&head) && bytes <= JOIN_LIMIT;
+        let joins = batch.epoch == head.epoch && !batch.snapshot && batch.follows(&head) && bytes <= JOIN_LIMIT;
         head = batch.head();
         joins
     });

@@ -1,6 +1,9 @@
 //! Opening: find out what there is, make it durable, finish what was the store's own work. Nothing else is changed.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use tracing::{info, warn};
 use transcode_confidential::{audit::segment::SegmentName, ids::LeafHash, protocol::host::Durable};
@@ -39,12 +42,16 @@ pub(super) fn open(files: Files, settings: StoreConfig) -> io::Result<OpenLog> {
     }
     let mut hashes = HashIndex::open(files.disk.as_ref(), &files.hashes());
     let mut segments = BTreeMap::new();
+    let mut snapshots = BTreeSet::new();
     let mut found = Found { head: Head::EMPTY, batch: None, damaged: 0 };
     let mut last = None;
     for name in files.segments()? {
         let file = files.disk.open(&files.segment(name), Access::Write)?;
         let scanned = scan(file.as_ref(), &mut |position, leaf| hashes.place(position, leaf))?;
         segments.insert(name, scanned.length);
+        if scanned.snapshot && scanned.durable.is_some() {
+            snapshots.insert(name);
+        }
         found.add(name, &scanned, last.as_ref().map(|(_, _, scanned)| scanned));
         last = Some((name, file, scanned));
     }
@@ -74,6 +81,7 @@ pub(super) fn open(files: Files, settings: StoreConfig) -> io::Result<OpenLog> {
         last_batch: batch,
         hashes,
         reserve,
+        snapshots,
         damaged,
         refused_full: false,
     })

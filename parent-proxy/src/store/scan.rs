@@ -32,6 +32,8 @@ pub(super) struct Scanned {
     pub(super) durable: Option<Durable>,
     /// Whether a footer ends what is settled.
     pub(super) closed: bool,
+    /// Whether the first record is a part of a snapshot.
+    pub(super) snapshot: bool,
     /// What ended the scan before the end of the file.
     pub(super) damage: Option<Damage>,
 }
@@ -69,7 +71,8 @@ pub(super) fn scan(file: &dyn DiskFile, leaf: &mut dyn FnMut(u64, LeafHash)) -> 
     let length = file.length()?;
     let (sealed_end, settled, batch_start) = (0, 0, 0);
     let (header, durable, closed, damage) = (None, None, false, None);
-    let mut scanned = Scanned { header, length, sealed_end, settled, batch_start, durable, closed, damage };
+    let snapshot = false;
+    let mut scanned = Scanned { header, length, sealed_end, settled, batch_start, durable, closed, snapshot, damage };
     let mut head = [0; SegmentHeader::LEN];
     if read_full(file, &mut head, 0)? < head.len() {
         scanned.damage = Some(Damage { offset: 0, problem: Problem::Record(DamageKind::Ends) });
@@ -122,6 +125,10 @@ impl Walk {
                         continue;
                     }
                     RecordKind::Footer => Problem::Seal,
+                    RecordKind::Snapshot if at == SegmentHeader::LEN as u64 => {
+                        self.scanned.snapshot = true;
+                        continue;
+                    }
                     RecordKind::Checkpoint if at == self.scanned.settled => {
                         self.scanned.settled = buffer.offset();
                         continue;

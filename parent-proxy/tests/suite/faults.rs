@@ -67,6 +67,7 @@ impl Script {
             segment_size: 6000,
             segment_age: Duration::from_secs(3600),
             reserve: 2000,
+            offer_snapshots: true,
         };
         Store::open(Arc::new(disk.clone()), settings, Arc::new(SystemClock), Arc::new(Metrics::default())).ok()
     }

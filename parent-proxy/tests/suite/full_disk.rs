@@ -26,6 +26,7 @@ fn open(disk: &FaultyDisk, metrics: &Arc<Metrics>) -> Store {
         segment_size: 1 << 20,
         segment_age: Duration::from_secs(3600),
         reserve: RESERVE,
+        offer_snapshots: true,
     };
     Store::open(Arc::new(disk.clone()), settings, Arc::new(SystemClock), Arc::clone(metrics)).unwrap()
 }

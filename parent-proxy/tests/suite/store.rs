@@ -28,6 +28,7 @@ fn settings(directory: &std::path::Path) -> StoreConfig {
         segment_size: 64 * 1024,
         segment_age: Duration::from_secs(3600),
         reserve: 100_000,
+        offer_snapshots: true,
     }
 }
 

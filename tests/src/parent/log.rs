@@ -47,7 +47,7 @@ impl MemoryLog {
             return Err(HostError::OutOfOrder);
         }
         let name = match self.segments.last_key_value() {
-            Some((name, _)) if name.epoch == append.epoch => *name,
+            Some((name, _)) if name.epoch == append.epoch && !begins_with_snapshot(append.records.first()) => *name,
             _ => self.start_segment(append),
         };
         let bytes = self.segments.get_mut(&name).expect("just found or made");
@@ -86,6 +86,12 @@ impl MemoryLog {
         Ok(rest[..length.min(rest.len())].to_vec())
     }
 
+    /// The segment that begins with the newest snapshot.
+    pub(super) fn snapshot(&self) -> Option<SegmentName> {
+        let begins = |bytes: &[u8]| begins_with_snapshot(segments::records(bytes).first().map(|(_, record)| record));
+        self.segments.iter().rev().find(|(_, bytes)| begins(bytes)).map(|(name, _)| *name)
+    }
+
     pub(super) fn quarantine(&mut self, name: SegmentName, offset: u64) -> Result<(), HostError> {
         if self.segments.last_key_value().is_none_or(|(last, _)| *last != name) {
             return Err(HostError::NotFound);
@@ -104,4 +110,8 @@ impl MemoryLog {
     pub(super) fn consistency(&self, old: u64, new: u64) -> Result<Vec<Node>, HostError> {
         consistency_proof(&self.leaves[..], old, new).map_err(|_| HostError::NotFound)
     }
+}
+
+fn begins_with_snapshot(record: Option<&Record>) -> bool {
+    record.is_some_and(|record| record.kind == RecordKind::Snapshot)
 }

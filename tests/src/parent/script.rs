@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use transcode_confidential::{
+    audit::segment::SegmentName,
     ids::{LeafHash, LogId},
     protocol::host::{Durable, HostError, Reply, Welcome},
 };
@@ -20,6 +21,8 @@ pub struct Script {
     pub egress: Egress,
     /// Ends one connection, once.
     pub cut: Option<Cut>,
+    /// Which segment begins with the newest snapshot, where it says something else than what it has.
+    pub snapshot: Option<Option<SegmentName>>,
 }
 
 /// What a scripted parent does with a sealed batch.

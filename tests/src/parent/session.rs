@@ -24,6 +24,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
     let appending = tokio::spawn(append_in_order(Arc::clone(&shared), queue, Arc::clone(&replies), end.clone()));
     let mut script = shared.script.subscribe();
     let mut session = None;
+    let mut staged = Vec::new();
     loop {
         let frame = tokio::select! {
             frame = requests.next() => frame,
@@ -44,7 +45,12 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
                 greeted.unwrap_or_else(Reply::Failed)
             }
             _ if session.is_none() => break,
-            Request::Append(append) => {
+            Request::Stage(records) => {
+                staged.extend(records);
+                Reply::Done
+            }
+            Request::Append(mut append) => {
+                append.records.splice(0..0, staged.drain(..));
                 if appends.try_send((id, append, cut)).is_err() {
                     break;
                 }
@@ -145,6 +151,11 @@ impl Shared {
             Request::Inclusion { index, size } => log.inclusion(*index, *size).map(Reply::Proof),
             Request::Consistency { old, new } => log.consistency(*old, *new).map(Reply::Proof),
             Request::Ping => Ok(Reply::Done),
+            Request::Snapshot => {
+                let told = self.script.borrow().snapshot;
+                Ok(Reply::Start(told.unwrap_or_else(|| log.snapshot())))
+            }
+            Request::Restoration => Ok(Reply::Policy(self.restoration())),
             _ => Err(HostError::Refused),
         };
         answer.unwrap_or_else(Reply::Failed)

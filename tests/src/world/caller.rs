@@ -6,7 +6,7 @@ use transcode_confidential::{
     ids::{KeyId, Period},
     keys::KeyRotationPolicy,
     message::EncryptionContext,
-    protocol::api::{CreateKey, KeyChanged, KeyInfo},
+    protocol::api::{CreateKey, KeyChanged, KeyInfo, LogMaintained},
 };
 
 /// What somebody holds who was told that something is on the record. Shared by all callers of a world.
@@ -67,6 +67,24 @@ impl Caller {
     /// Ends a key.
     pub async fn revoke(&self, id: &str) -> Result<KeyChanged, ClientError> {
         self.kept(self.client.revoke_key(&key_id(id)).await)
+    }
+
+    /// Keeps the receipt of what was done to the log.
+    pub fn kept_done(&self, done: Result<LogMaintained, ClientError>) -> Result<LogMaintained, ClientError> {
+        if let Ok(done) = &done {
+            self.acknowledged.keep(done.receipt.0.clone());
+        }
+        done
+    }
+
+    /// Has the state of the log written down.
+    pub async fn snapshot(&self) -> Result<LogMaintained, ClientError> {
+        self.kept_done(self.client.snapshot_log().await)
+    }
+
+    /// Has the log pruned as far as it may be.
+    pub async fn prune(&self) -> Result<LogMaintained, ClientError> {
+        self.kept_done(self.client.prune_log(None).await)
     }
 
     /// Looks at a key.

@@ -1,9 +1,10 @@
 use transcode_confidential::{
     attestation::{ImagePolicy, TrustRoot},
     audit::{
-        AuditEvent, AuditEventType, Receipt,
+        AuditEvent, AuditEventType, EventBody, Receipt,
         verify::{Evidence, LogVerifier, Report, Verdict},
     },
+    fold::{Fold, Snapshot},
     ids::KeyVersion,
     keys::{KeyRecord, KeyTable},
 };
@@ -41,17 +42,28 @@ impl Checked {
         for checkpoint in checkpoints {
             verifier.expect(Evidence::checkpoint(checkpoint).expect("a checkpoint"));
         }
-        let (mut events, mut keys) = (Vec::new(), KeyTable::new());
+        let (mut events, mut fold) = (Vec::new(), Fold::new());
         for (name, bytes) in segments {
             verifier.segment(*name);
             for part in bytes.chunks(10_000) {
                 verifier.push(part, &mut |sealed| {
-                    keys.apply(&sealed.event).expect("events that follow on each other");
+                    if let Some(EventBody::Snapshot { .. }) = &sealed.event.body {
+                        let parts: Vec<&[u8]> = sealed.attachments.iter().map(|part| &part.payload[..]).collect();
+                        let snapshot = Snapshot::decode(&parts).expect("a snapshot");
+                        // Whoever begins here knows what whoever began earlier knows.
+                        assert!(
+                            events.is_empty() || fold == snapshot.fold,
+                            "the snapshot at {}",
+                            sealed.event.sequence
+                        );
+                        fold = snapshot.fold;
+                    }
+                    fold.apply(&sealed.event, &sealed.attachments).expect("events that follow on each other");
                     events.push(sealed.event);
                 });
             }
         }
-        Self { report: verifier.finish(), events, keys }
+        Self { report: verifier.finish(), events, keys: fold.keys().clone() }
     }
 
     /// Says that the log is intact.

@@ -4,7 +4,7 @@ use super::segment::RecordKind;
 use crate::{
     attestation::Purpose,
     cbor::{CborError, MapReader, Reader, Writer},
-    ids::{Digest, LogId, Period, Sequence},
+    ids::{Digest, Epoch, LogId, Period, RootHash, Sequence},
     signature::{PublicKey, Signature},
 };
 
@@ -94,7 +94,42 @@ pub enum EventBody {
         /// How many bytes it concerned.
         bytes: u64,
     },
+    /// Kind 10, with `LogMaintained`: the whole state before this event was written down ([`crate::fold::Snapshot`]).
+    Snapshot {
+        /// SHA-256 of each of the snapshot's parts, which lie beside this entry.
+        parts: Vec<Digest>,
+    },
+    /// Kind 11, with `LogMaintained`: events are given up. Whoever has the log from there on may drop the segments before.
+    Pruned {
+        /// Position of the snapshot that stands for every event before it.
+        below: Sequence,
+        /// How many wrapped key versions were unwrapped first, to show that nothing is lost.
+        proven: u64,
+    },
+    /// Kind 12, with `LogMaintained`: the policy authority had an older copy of the log taken up again.
+    Restored {
+        /// Number of events of the copy.
+        size: u64,
+        /// Its root.
+        root: RootHash,
+        /// SHA-256 of the authority's document, which lies beside this entry.
+        document: Digest,
+        /// Greatest epoch that is known to be lost with what came after the copy; 0 where none is.
+        lost_epoch: Epoch,
+    },
+    /// Kind 13, with `LogMaintained`: a legal hold forbids pruning, or no longer does.
+    Hold {
+        /// Its name.
+        name: String,
+        /// Placed or lifted.
+        change: HoldChange,
+    },
 }
+
+/// Most parts of a snapshot.
+pub(crate) const PARTS_LIMIT: usize = 1024;
+/// Longest name of a legal hold, in bytes.
+pub const HOLD_NAME_LIMIT: usize = 128;
 
 /// What an epoch binds together. The log key signs over all of it ([`crate::audit::EpochStatement`]).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -195,20 +230,19 @@ coded!(
     }
 );
 coded!(
-    /// What was done to the log.
+    /// What was done to the log, where nothing more needs to be said than how much.
     Maintenance {
         /// Unsealed records at the end were set aside, not replayed.
         Quarantined = 0,
-        /// The whole state was written down.
-        Snapshot = 1,
-        /// Old closed segments were removed.
-        Pruned = 2,
-        /// The log was taken up again from an older copy.
-        Restored = 3,
-        /// A hold forbids pruning.
-        Held = 4,
-        /// A hold was lifted.
-        Released = 5,
+    }
+);
+coded!(
+    /// What was done to a legal hold.
+    HoldChange {
+        /// From here on nothing is pruned.
+        Placed = 0,
+        /// This hold forbids nothing any more.
+        Lifted = 1,
     }
 );
 
@@ -231,6 +265,8 @@ impl EventBody {
                 vec![(RecordKind::Attestation, *document)]
             }
             Self::PolicyAdopted { document, .. } => vec![(RecordKind::Policy, *document)],
+            Self::Snapshot { parts } => parts.iter().map(|part| (RecordKind::Snapshot, *part)).collect(),
+            Self::Restored { document, .. } => vec![(RecordKind::Restoration, *document)],
             _ => Vec::new(),
         }
     }
@@ -239,6 +275,7 @@ impl EventBody {
     pub(super) const fn longest_text(&self) -> usize {
         match self {
             Self::Attestation { reason: Some(text), .. } | Self::Refused { code: text, .. } => text.len(),
+            Self::Hold { name, .. } => name.len(),
             _ => 0,
         }
     }
@@ -310,6 +347,30 @@ impl EventBody {
                 out.uint(2).uint(*records);
                 out.uint(3).uint(*bytes);
             }
+            Self::Snapshot { parts } => {
+                out.map(2).uint(0).uint(10);
+                out.uint(1).array(parts.len());
+                for part in parts {
+                    out.bytes(part.as_bytes());
+                }
+            }
+            Self::Pruned { below, proven } => {
+                out.map(3).uint(0).uint(11);
+                out.uint(1).uint(below.0);
+                out.uint(2).uint(*proven);
+            }
+            Self::Restored { size, root, document, lost_epoch } => {
+                out.map(5).uint(0).uint(12);
+                out.uint(1).uint(*size);
+                out.uint(2).bytes(root.as_bytes());
+                out.uint(3).bytes(document.as_bytes());
+                out.uint(4).uint(lost_epoch.0);
+            }
+            Self::Hold { name, change } => {
+                out.map(3).uint(0).uint(13);
+                out.uint(1).text(name);
+                out.uint(2).uint(change.code());
+            }
         }
     }
 
@@ -366,6 +427,22 @@ impl EventBody {
                 action: Maintenance::from_code(map.required(1)?.uint()?)?,
                 records: map.required(2)?.uint()?,
                 bytes: map.required(3)?.uint()?,
+            },
+            10 => {
+                let reader = map.required(1)?;
+                let parts = (0..reader.array(PARTS_LIMIT)?).map(|_| reader.array_of().map(Digest::new));
+                Self::Snapshot { parts: parts.collect::<Result<_, _>>()? }
+            }
+            11 => Self::Pruned { below: Sequence(map.required(1)?.uint()?), proven: map.required(2)?.uint()? },
+            12 => Self::Restored {
+                size: map.required(1)?.uint()?,
+                root: RootHash::new(map.required(2)?.array_of()?),
+                document: take_digest(&mut map, 3)?,
+                lost_epoch: Epoch(map.required(4)?.uint()?),
+            },
+            13 => Self::Hold {
+                name: map.required(1)?.text(HOLD_NAME_LIMIT)?.to_owned(),
+                change: HoldChange::from_code(map.required(2)?.uint()?)?,
             },
             _ => return Err(CborError::Range),
         };

@@ -102,6 +102,16 @@ impl Chain {
         Self { epoch: Epoch(0), last: LeafHash::ZERO, time: Timestamp(0), tree: Frontier::new() }
     }
 
+    /// Takes up a head that was stored.
+    pub const fn from_parts(epoch: Epoch, last: LeafHash, time: Timestamp, tree: Frontier) -> Self {
+        Self { epoch, last, time, tree }
+    }
+
+    /// The frontier of the tree.
+    pub const fn frontier(&self) -> &Frontier {
+        &self.tree
+    }
+
     /// Number of events; also the position of the next.
     pub const fn size(&self) -> u64 {
         self.tree.size()

@@ -41,11 +41,11 @@ impl RequestTag {
         Self { key: Digest::new(key.finalize().into()), request: self.request }
     }
 
-    pub(super) fn to_bytes(self) -> Vec<u8> {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
         [&self.key.as_bytes()[..], self.request.as_bytes()].concat()
     }
 
-    pub(super) fn from_bytes(bytes: [u8; Self::LEN]) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: [u8; Self::LEN]) -> Option<Self> {
         let (key, request) = bytes.split_first_chunk()?;
         Some(Self { key: Digest::new(*key), request: Digest::new(request.try_into().ok()?) })
     }

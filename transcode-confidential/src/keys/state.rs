@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{AnsweredRequests, FoldError, KeyError, KeyRotationPolicy, MediaPeriods, RotationNeed};
+use super::{Answered, AnsweredRequests, FoldError, KeyError, KeyRotationPolicy, MediaPeriods, RotationNeed};
 use crate::{
     audit::{AuditEvent, AuditEventType, EventBody, KeyChange, KeyOperation},
     ids::{Digest, KeyId, KeyVersion, MediaContent},
@@ -146,6 +146,21 @@ impl KeyTable {
     /// The keys whose active version has come to `need` or beyond.
     pub fn needing(&self, need: RotationNeed, now: Timestamp) -> impl Iterator<Item = (&KeyId, &KeyRecord)> {
         self.iter().filter(move |(_, key)| key.rotation_need(now) >= need)
+    }
+
+    /// Takes a key from a snapshot, which has them by name.
+    pub(super) fn put_back(&mut self, id: KeyId, key: KeyRecord) {
+        self.keys.insert(id, key);
+    }
+
+    /// Takes an answered request from a snapshot, which has them in their order.
+    pub(super) fn put_back_answered(&mut self, answered: Answered) {
+        self.answered.insert(answered);
+    }
+
+    /// The key that was put back last: the last by name.
+    pub(super) fn last_put_back(&mut self) -> Option<&mut KeyRecord> {
+        self.keys.last_entry().map(std::collections::btree_map::OccupiedEntry::into_mut)
     }
 
     /// A key that is neither suspended nor ended.

@@ -9,6 +9,7 @@ mod data_key;
 mod error;
 mod key;
 mod log;
+mod maintenance;
 
 pub use batch::{BATCH_LIMIT, Batch, BatchOperation, BatchReply, BatchResult, OneKey, OneVersion};
 pub use data_key::{
@@ -19,6 +20,7 @@ pub use data_key::{
 pub use error::{ApiError, ErrorCode};
 pub use key::{ChangeKey, CreateKey, DecryptFrom, KeyChanged, KeyInfo, KeyList, RotateKey, VersionInfo};
 pub use log::{CheckpointReply, ConsistencyReply, KmsHealth, Status};
+pub use maintenance::{HoldInfo, HoldList, HoldRequest, LogMaintained, PruneRequest};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -46,6 +48,14 @@ pub const BATCH: &str = "/v1/batch";
 pub const UNWRAP_DATA_KEYS: &str = "/v1/data-keys/unwrap";
 /// `PUT`: a signed policy document, which speaks for itself.
 pub const POLICY: &str = "/v1/policy";
+/// `POST`: writes the whole state down, [`LogMaintained`].
+pub const SNAPSHOT: &str = "/v1/log/snapshot";
+/// `POST` [`PruneRequest`]: gives up events that a snapshot stands for, [`LogMaintained`].
+pub const PRUNE: &str = "/v1/log/prune";
+/// `GET`: [`HoldList`]. `POST` [`HoldRequest`]: places a legal hold, [`LogMaintained`].
+pub const HOLDS: &str = "/v1/log/holds";
+/// `POST` [`HoldRequest`]: lifts a legal hold, [`LogMaintained`].
+pub const LIFT_HOLD: &str = "/v1/log/holds/lift";
 /// `GET`: [`Status`].
 pub const STATUS: &str = "/v1/status";
 

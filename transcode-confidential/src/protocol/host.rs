@@ -25,6 +25,8 @@ pub const READ_LIMIT: usize = 256 * 1024;
 pub const APPEND_LIMIT: usize = 768 * 1024;
 /// Greatest number of records in one [`Append`].
 pub const APPEND_RECORDS: usize = 8192;
+/// Greatest total of record payloads that [`Request::Stage`] may bring together for one [`Append`], in bytes: a snapshot.
+pub const STAGE_LIMIT: usize = crate::fold::SNAPSHOT_LIMIT;
 /// Greatest number of segments in one answer to [`Request::Segments`]; ask again from the last one on.
 pub const SEGMENTS_LIMIT: usize = 4096;
 
@@ -84,6 +86,10 @@ mod tests {
             Request::Consistency { old: 3, new: 9 },
             Request::Ping,
             Request::Metrics(vec![8; 30]),
+            Request::Stage(vec![Record::new(RecordKind::Snapshot, *b"part")]),
+            Request::Snapshot,
+            Request::Prune { below: Sequence(77) },
+            Request::Restoration,
         ]
     }
 
@@ -104,6 +110,8 @@ mod tests {
             Reply::Policy(None),
             Reply::Policy(Some(vec![5; 40])),
             Reply::Proof(vec![[6; 32], [7; 32]]),
+            Reply::Start(None),
+            Reply::Start(Some(name)),
             Reply::Failed(HostError::StorageFull),
         ]
     }
@@ -131,7 +139,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_decodes_encodes_to_the_same_bytes(
-            which in 0..11_usize, at in any::<prop::sample::Index>(), byte in any::<u8>()
+            which in 0..13_usize, at in any::<prop::sample::Index>(), byte in any::<u8>()
         ) {
             let mut bytes = requests()[which].encode(1);
             let at = at.index(bytes.len());

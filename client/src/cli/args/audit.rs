@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::ReceiptFile;
 use clap::{Args, Subcommand, ValueEnum};
 use transcode_confidential::{
     audit::{AuditEvent, AuditEventType, AuditSeverity},
@@ -40,12 +41,49 @@ pub(in crate::cli) enum AuditVerb {
         #[arg(short, long, value_name = "OUT")]
         output: PathBuf,
     },
+    /// Snapshots, legal holds and pruning, by a running enclave
+    #[command(subcommand)]
+    Keep(LogVerb),
     /// Fetch the enclave's newest checkpoint, verified, to keep where the operator cannot change it
     Checkpoint {
         /// The file to write [default: standard output]
         #[arg(short, long, value_name = "OUT")]
         output: Option<PathBuf>,
     },
+}
+
+/// What is done to the log of a running enclave.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum LogVerb {
+    /// Write the whole state down, so that a boot can begin there
+    Snapshot {
+        #[command(flatten)]
+        receipt: ReceiptFile,
+    },
+    /// Give up events that a snapshot stands for and that the retention policy need not keep
+    Prune {
+        /// Give up none from this event on
+        #[arg(long, value_name = "SEQUENCE", value_parser = parse_sequence)]
+        up_to: Option<Sequence>,
+        #[command(flatten)]
+        receipt: ReceiptFile,
+    },
+    /// Place a legal hold: nothing is pruned before it is lifted
+    Hold {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        receipt: ReceiptFile,
+    },
+    /// Lift a legal hold
+    Lift {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        receipt: ReceiptFile,
+    },
+    /// List the legal holds in force
+    Holds,
 }
 
 /// A stored log, and what it is held against.

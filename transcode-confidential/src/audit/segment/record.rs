@@ -27,6 +27,8 @@ pub enum RecordKind {
     Footer = 7,
     /// A policy as its authority signed it.
     Policy = 8,
+    /// A restore document as the policy authority signed it.
+    Restoration = 9,
 }
 
 impl RecordKind {
@@ -41,13 +43,14 @@ impl RecordKind {
             6 => Self::Snapshot,
             7 => Self::Footer,
             8 => Self::Policy,
+            9 => Self::Restoration,
             _ => return None,
         })
     }
 
     /// Whether an entry that follows must name the record's digest.
     pub const fn is_attachment(self) -> bool {
-        matches!(self, Self::WrappedKey | Self::Attestation | Self::Snapshot | Self::Policy)
+        matches!(self, Self::WrappedKey | Self::Attestation | Self::Snapshot | Self::Policy | Self::Restoration)
     }
 }
 

@@ -77,6 +77,8 @@ impl Evidence {
 pub(super) struct EvidenceBook {
     by_size: BTreeMap<u64, Vec<Evidence>>,
     receipts: BTreeMap<u64, Vec<Receipt>>,
+    /// States of fewer events are not seen.
+    begins: u64,
 }
 
 /// A log that is not what the evidence says.
@@ -95,6 +97,19 @@ impl EvidenceBook {
 
     pub(super) fn is_empty(&self) -> bool {
         self.by_size.is_empty()
+    }
+
+    /// The log is verified from here on.
+    pub(super) const fn begin_at(&mut self, size: u64) {
+        self.begins = size;
+    }
+
+    /// Checks who signed the evidence of what is not seen. Gives whether there is any.
+    pub(super) fn check_unseen(&self, keys: &Keys<'_>) -> Result<bool, Contradiction> {
+        let mut unseen = self.by_size.range(..self.begins).flat_map(|(_, evidence)| evidence).peekable();
+        let any = unseen.peek().is_some();
+        unseen.try_for_each(|evidence| keys.check(evidence).map(|_| ()))?;
+        Ok(any)
     }
 
     /// Whether there is evidence about this size.

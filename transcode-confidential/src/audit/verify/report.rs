@@ -74,6 +74,12 @@ pub enum Note {
     /// Some images were not compared with expected measurements.
     #[serde(rename = "image unchecked")]
     ImageUnchecked,
+    /// The log begins with a snapshot; the events before it were given up, on the record.
+    #[serde(rename = "pruned")]
+    Pruned,
+    /// A receipt or checkpoint is of events that were given up: only its signature was checked.
+    #[serde(rename = "evidence of pruned events")]
+    EvidenceOfPruned,
     /// A receipt or checkpoint is of a later epoch than the log has, so its signature could not be checked here.
     #[serde(rename = "evidence of an unknown epoch")]
     UnknownEpoch,
@@ -108,6 +114,8 @@ pub struct EpochSummary {
     pub epoch_key: PublicKey,
     /// Later documents of the same epoch that verified.
     pub reattestations: u64,
+    /// Whether this is only what the snapshot tells that the log begins with: the epoch's events were given up.
+    pub told: bool,
 }
 
 impl EpochSummary {
@@ -142,8 +150,12 @@ pub struct Report {
     pub log_id: Option<LogId>,
     /// The key that is the same for the whole life of the log.
     pub log_key: Option<PublicKey>,
-    /// Number of sealed events that were verified, up to the first place that is wrong.
+    /// Number of sealed events, up to the first place that is wrong. Those before [`Report::begins`] were not verified.
     pub events: u64,
+    /// The first event that was verified: 0, or that of the snapshot that stands for the events before.
+    pub begins: Sequence,
+    /// Events before this one were given up, as the log says.
+    pub kept_from: Sequence,
     /// The epochs, in order.
     pub epochs: Vec<EpochSummary>,
     /// State of the log at the last seal.

@@ -1,10 +1,14 @@
 mod epochs;
 mod records;
 mod segment;
+mod start;
 
 use std::collections::BTreeMap;
 
-use self::segment::Segment;
+use self::{
+    segment::Segment,
+    start::{Start, Told},
+};
 use super::{
     EpochSummary, Evidence, Finding, Note, Report, Verdict,
     epoch::RecentSeals,
@@ -16,6 +20,7 @@ use crate::{
         AuditEvent, Chain, LogState,
         segment::{Record, SegmentName},
     },
+    fold::SNAPSHOT_LIMIT,
     ids::{Epoch, LogId, Sequence},
     signature::PublicKey,
 };
@@ -23,7 +28,7 @@ use crate::{
 /// Most events of one batch: bounds what is held before its seal is seen.
 const BATCH_LIMIT: usize = 65_536;
 /// Most bytes of one batch.
-const BATCH_BYTES: usize = 64 * 1024 * 1024;
+const BATCH_BYTES: usize = SNAPSHOT_LIMIT + 32 * 1024 * 1024;
 
 /// An event under a verified seal, with the records that its body names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +63,12 @@ pub struct LogVerifier {
     pending_bytes: usize,
     attachments: Vec<Record>,
     current: Option<Segment>,
+    start: Start,
+    told: Told,
+    /// Events before this one were given up.
+    kept_from: Sequence,
+    /// Whether it is fine to begin with any snapshot.
+    resumes: bool,
     failure: Option<(Verdict, Finding)>,
 }
 
@@ -98,8 +109,18 @@ impl LogVerifier {
             pending_bytes: 0,
             attachments: Vec::new(),
             current: None,
+            start: Start::Whole,
+            told: Told::default(),
+            kept_from: Sequence(0),
+            resumes: false,
             failure: None,
         }
+    }
+
+    /// As [`LogVerifier::new`], for whoever goes on with a log and begins with any of its snapshots on purpose: it is no fault
+    /// then that what lies before is missing without a record that it was pruned.
+    pub fn resuming(root: TrustRoot, image: ImagePolicy) -> Self {
+        Self { resumes: true, ..Self::new(root, image) }
     }
 
     /// Holds the log against something that was kept elsewhere. Call before the first segment.
@@ -150,12 +171,21 @@ impl LogVerifier {
             }
         }
         if self.failure.is_none() {
+            self.failure = self.check_start().err();
+        }
+        if self.failure.is_none() {
             let size = self.sealed.map_or(0, |state| state.size);
             let log_id = self.log_id.unwrap_or(LogId::new([0; 16]));
             let keys = Keys { log_id, log_key: self.log_key, epochs: &self.epoch_keys };
-            if let Err(contradiction) = self.evidence.check_end(size, &keys, &mut notes) {
-                self.fail(contradiction.into());
+            let unseen = self.evidence.check_unseen(&keys);
+            match unseen.and_then(|unseen| self.evidence.check_end(size, &keys, &mut notes).map(|()| unseen)) {
+                Ok(false) => {}
+                Ok(true) => notes.push(Note::EvidenceOfPruned),
+                Err(contradiction) => self.fail(contradiction.into()),
             }
+        }
+        if self.begins() > Sequence(0) {
+            notes.push(Note::Pruned);
         }
         if tail.is_some() {
             notes.push(Note::UnsealedTail);
@@ -163,14 +193,17 @@ impl LogVerifier {
         if self.evidence.is_empty() {
             notes.push(Note::Unanchored);
         }
-        if self.epochs.iter().any(|epoch| epoch.image.is_none()) {
+        if self.epochs.iter().any(|epoch| epoch.image.is_none() && !epoch.told) {
             notes.push(Note::ImageUnchecked);
         }
+        let begins = self.begins();
         let (verdict, first_bad) = match self.failure {
             Some((verdict, finding)) => (verdict, Some(finding)),
             None => (Verdict::Intact, None),
         };
         Report {
+            begins,
+            kept_from: self.kept_from,
             verdict,
             log_id: self.log_id,
             log_key: self.log_key,

@@ -30,16 +30,18 @@ pub enum Reply {
     Segments(Vec<SegmentInfo>),
     /// To `Read`: body kind 2.
     Bytes(Vec<u8>),
-    /// To `Quarantine` and `Ping`: body kind 3.
+    /// To `Quarantine`, `Ping`, `Stage` and `Prune`: body kind 3.
     Done,
     /// To `Append`: body kind 4.
     Appended(Durable),
     /// To `Credentials`: body kind 5.
     Credentials(Credentials),
-    /// To `Policy`: body kind 6. `None` where there is nothing newer.
+    /// To `Policy` and `Restoration`: body kind 6. `None` where there is nothing, or nothing newer.
     Policy(Option<Vec<u8>>),
     /// To `Inclusion` and `Consistency`: body kind 7.
     Proof(Vec<Node>),
+    /// To `Snapshot`: body kind 8. `None` where no segment begins with a snapshot.
+    Start(Option<SegmentName>),
     /// To anything: a status other than 0.
     Failed(HostError),
 }
@@ -191,6 +193,12 @@ impl Reply {
                     out.bytes(node);
                 }
             }
+            Self::Start(name) => {
+                out.array(1 + usize::from(name.is_some())).uint(8);
+                if let Some(name) = name {
+                    put_name(&mut out, *name);
+                }
+            }
             Self::Failed(_) => {}
         }
         out.into_bytes()
@@ -254,6 +262,8 @@ impl Reply {
                 let nodes = (0..reader.array(PROOF_LIMIT)?).map(|_| reader.array_of());
                 Self::Proof(nodes.collect::<Result<_, _>>()?)
             }
+            8 if items == 1 => Self::Start(None),
+            8 => fields(1).and_then(|()| Ok(Self::Start(Some(take_name(reader)?))))?,
             _ => return Err(CborError::Range),
         })
     }

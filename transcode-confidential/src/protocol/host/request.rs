@@ -64,6 +64,20 @@ pub enum Request {
     },
     /// Kind 9: are you alive? Answer: [`super::Reply::Done`].
     Ping,
+    /// Kind 10: records that come before those of the next [`Request::Append`] of this connection, which they would make too
+    /// long. Answer: [`super::Reply::Done`]; nothing is stored before that append, and all of it with it. Several add up, to
+    /// at most [`super::STAGE_LIMIT`] bytes.
+    Stage(Vec<Record>),
+    /// Kind 11: which segment begins with the newest snapshot? Answer: [`super::Reply::Start`].
+    Snapshot,
+    /// Kind 12: drop the closed segments that hold only events before this one. They are not needed: their hashes are kept
+    /// for proofs. Answer: [`super::Reply::Done`], when they are gone.
+    Prune {
+        /// A segment begins with this event.
+        below: Sequence,
+    },
+    /// Kind 13: a restore document, if there is one. Answer: [`super::Reply::Policy`].
+    Restoration,
     /// Kind 20: figures for whoever watches, a [`crate::protocol::metrics::Report`] of at most
     /// [`crate::protocol::metrics::REPORT_LIMIT`] bytes. Answer: [`super::Reply::Done`], or `Refused` where the parent
     /// cannot read them, which means nothing to the session.
@@ -126,6 +140,16 @@ impl Request {
             Self::Ping => {
                 out.uint(9).array(0);
             }
+            Self::Stage(records) => put_records(out.uint(10).array(1), records),
+            Self::Snapshot => {
+                out.uint(11).array(0);
+            }
+            Self::Prune { below } => {
+                out.uint(12).array(1).uint(below.0);
+            }
+            Self::Restoration => {
+                out.uint(13).array(0);
+            }
             Self::Metrics(report) => {
                 out.uint(20).array(1).bytes(report);
             }
@@ -183,6 +207,16 @@ impl Request {
                 Self::Consistency { old: reader.uint()?, new: reader.uint()? }
             }
             9 => fields(0).map(|()| Self::Ping)?,
+            10 => {
+                fields(1)?;
+                Self::Stage(take_records(&mut reader)?)
+            }
+            11 => fields(0).map(|()| Self::Snapshot)?,
+            12 => {
+                fields(1)?;
+                Self::Prune { below: Sequence(reader.uint()?) }
+            }
+            13 => fields(0).map(|()| Self::Restoration)?,
             20 => fields(1).and_then(|()| Ok(Self::Metrics(reader.bytes(REPORT_LIMIT)?.to_vec())))?,
             _ => return Err(CborError::Range),
         };
@@ -199,10 +233,7 @@ impl Append {
             .uint(self.first.0)
             .bytes(self.previous.as_bytes());
         self.after.put(out);
-        out.array(self.records.len());
-        for record in &self.records {
-            out.array(2).uint(record.kind as u64).bytes(&record.payload);
-        }
+        put_records(out, &self.records);
     }
 
     fn take(reader: &mut Reader<'_>) -> Result<Self, CborError> {
@@ -211,20 +242,32 @@ impl Append {
         let first = Sequence(reader.uint()?);
         let previous = LeafHash::new(reader.array_of()?);
         let after = Durable::take(reader)?;
-        let mut records = Vec::new();
-        let mut total = 0;
-        for _ in 0..reader.array(APPEND_RECORDS)? {
-            exactly(reader.array(2)?, 2)?;
-            let kind = RecordKind::from_code(reader.number()?).ok_or(CborError::Range)?;
-            let payload = reader.bytes(APPEND_LIMIT)?;
-            total += payload.len();
-            if total > APPEND_LIMIT {
-                return Err(CborError::TooLong);
-            }
-            records.push(Record::new(kind, payload));
-        }
+        let records = take_records(reader)?;
         Ok(Self { log_id, epoch, first, previous, after, records })
     }
+}
+
+fn put_records(out: &mut Writer, records: &[Record]) {
+    out.array(records.len());
+    for record in records {
+        out.array(2).uint(record.kind as u64).bytes(&record.payload);
+    }
+}
+
+fn take_records(reader: &mut Reader<'_>) -> Result<Vec<Record>, CborError> {
+    let mut records = Vec::new();
+    let mut total = 0;
+    for _ in 0..reader.array(APPEND_RECORDS)? {
+        exactly(reader.array(2)?, 2)?;
+        let kind = RecordKind::from_code(reader.number()?).ok_or(CborError::Range)?;
+        let payload = reader.bytes(APPEND_LIMIT)?;
+        total += payload.len();
+        if total > APPEND_LIMIT {
+            return Err(CborError::TooLong);
+        }
+        records.push(Record::new(kind, payload));
+    }
+    Ok(records)
 }
 
 pub(super) fn put_name(out: &mut Writer, name: SegmentName) {

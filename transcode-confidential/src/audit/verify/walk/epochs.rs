@@ -44,6 +44,7 @@ impl LogVerifier {
                         document: document.digest(),
                         epoch_key: opened.epoch_key,
                         reattestations: 0,
+                        told: false,
                     },
                 ));
                 Ok(())

@@ -16,6 +16,9 @@ use crate::{
 
 impl LogVerifier {
     pub(super) fn record(&mut self, record: Record, sink: &mut dyn FnMut(SealedEvent)) -> Checked {
+        if self.is_passed_over(&record) {
+            return Ok(());
+        }
         if self.current.as_ref().is_some_and(|segment| segment.footer) {
             return Err(tampered("a record behind the footer"));
         }
@@ -42,14 +45,16 @@ impl LogVerifier {
 
     fn entry(&mut self, record: &Record) -> Checked {
         let event = decode_leaf(&record.payload).map_err(|error| tampered(error.to_string()))?;
-        let opens = event.epoch != self.chain.epoch();
-        self.chain.follow(&event).map_err(|error| tampered(error.to_string()))?;
         let attachments = std::mem::take(&mut self.attachments);
         let named = event.body.as_ref().map(EventBody::attachments).unwrap_or_default();
         let found: Vec<_> = attachments.iter().map(|record| (record.kind, Digest::of(&record.payload))).collect();
         if named != found {
             return Err(tampered("the records beside the event are not those that it names"));
         }
+        self.begin_at(&event, &attachments)?;
+        self.check_snapshot(&event, &attachments)?;
+        let opens = event.epoch != self.chain.epoch();
+        self.chain.follow(&event).map_err(|error| tampered(error.to_string()))?;
         if self.current.as_ref().and_then(|segment| segment.header).is_none_or(|header| header.epoch != event.epoch) {
             return Err(tampered("an event of another epoch than its segment"));
         }
@@ -77,6 +82,7 @@ impl LogVerifier {
         let key = key.ok_or_else(|| tampered("a seal of an unknown epoch"))?;
         seal.verify(&key).map_err(|_| tampered("a seal that the epoch's key did not sign"))?;
         // What only an unsealed event says is not known of the log.
+        self.settle_start();
         if let Some((log_key, opening)) = self.opening.take() {
             self.log_key = Some(log_key);
             self.epoch_keys.insert(opening.epoch, opening.epoch_key);

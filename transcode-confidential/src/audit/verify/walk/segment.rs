@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Checked, LogVerifier, SealedEvent, damaged, tampered};
+use super::{Checked, LogVerifier, SealedEvent, damaged, start::Start, tampered};
 use crate::{
     audit::{
         segment::{Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
@@ -24,12 +24,17 @@ pub(super) struct Segment {
     /// Offset of the record that is being checked.
     pub(super) checking: Option<u64>,
     pub(super) footer: bool,
+    /// Lies before the beginning of the log.
+    pub(super) passed_over: bool,
     pub(super) torn: Option<(TornTail, String)>,
 }
 
 impl LogVerifier {
     pub(super) fn take(&mut self, bytes: &[u8], sink: &mut dyn FnMut(SealedEvent)) -> Checked {
         let Some(segment) = &mut self.current else { return Ok(()) };
+        if segment.passed_over {
+            return Ok(());
+        }
         if segment.torn.is_some() {
             segment.push(bytes);
             return Ok(());
@@ -65,7 +70,7 @@ impl LogVerifier {
     /// The next record of the current segment; `None` where more bytes are needed or the rest of the file is unreadable.
     fn next_record(&mut self) -> Result<Option<Record>, (Verdict, String)> {
         let Some(segment) = &mut self.current else { return Ok(None) };
-        if segment.torn.is_some() {
+        if segment.torn.is_some() || segment.passed_over {
             return Ok(None);
         }
         let offset = segment.records.offset();
@@ -93,13 +98,16 @@ impl LogVerifier {
                 self.evidence.check_log(header.log_id)?;
                 self.log_id = Some(header.log_id);
                 if header.first != Sequence(0) {
-                    return Err((Verdict::Truncated, format!("the log begins only at event {}", header.first)));
+                    self.enter_late(header);
                 }
             }
             Some(log_id) if log_id != header.log_id => {
                 return Err(tampered(format!("a segment of log {} in log {log_id}", header.log_id)));
             }
             Some(_) => {}
+        }
+        if let Start::Due(_) = self.start {
+            return Ok(());
         }
         if header.first.0 > self.chain.size() {
             return Err(tampered(format!("events {} to {} are missing", self.chain.size(), header.first.0 - 1)));
@@ -120,6 +128,7 @@ impl LogVerifier {
     pub(super) fn close_inner_segment(&mut self) -> Checked {
         let Some(segment) = self.current.take() else { return Ok(()) };
         let result = match &segment.torn {
+            _ if segment.passed_over => Ok(()),
             Some((_, what)) => Err(damaged(what.clone())),
             None if segment.header.is_none() => Err(damaged("the file ends inside its header")),
             None if !segment.records.rest().is_empty() => Err(damaged("the file ends inside a record")),
@@ -166,6 +175,7 @@ impl Segment {
             unsettled_records: 0,
             checking: None,
             footer: false,
+            passed_over: false,
             torn: None,
         }
     }
