@@ -119,9 +119,7 @@ impl Fold {
                 self.holds.insert(name.clone(), hold);
             }
             Some(EventBody::Hold { name, change: HoldChange::Lifted }) => {
-                if self.holds.remove(name).is_none() {
-                    return Err(contradiction("a hold was lifted that was not in force"));
-                }
+                self.holds.remove(name).ok_or_else(|| contradiction("a hold was lifted that was not in force"))?;
             }
             _ => {}
         }
