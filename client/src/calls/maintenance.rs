@@ -12,7 +12,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn snapshot_log(&self) -> Result<LogMaintained, ClientError> {
-        self.maintain(Call::post_nothing(api::SNAPSHOT.into())).await
+        self.maintain(Call::post(api::SNAPSHOT.into(), &serde_json::json!({}))?).await
     }
 
     /// Gives up events that a snapshot stands for and that the retention policy need not keep, none from `up_to` on.

@@ -309,7 +309,7 @@ impl Flight {
     /// Sends the batch; the answer to it comes later. Where a piece before it is refused, so is the batch: it is not whole.
     async fn send(&self, link: &HostLink) -> Result<oneshot::Receiver<Reply>, HostFailure> {
         for records in &self.staged {
-            let _ = link.send(Request::Stage(records.clone())).await?;
+            drop(link.send(Request::Stage(records.clone())).await?);
         }
         link.send(Request::Append(self.append.clone())).await
     }
