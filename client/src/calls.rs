@@ -8,6 +8,7 @@ mod keys;
 mod log;
 mod maintenance;
 mod media;
+mod reports;
 mod source;
 
 use std::sync::Arc;

@@ -14,9 +14,12 @@ mod exit;
 mod files;
 mod gateway;
 mod keys;
+mod local;
 mod pki;
 mod policy;
 mod progress;
+mod reconcile;
+mod report;
 mod status;
 mod terminal;
 mod watch;
@@ -68,6 +71,8 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<Done, Fai
         Command::Rewrap(request) => content::rewrap(request, &global, environment),
         Command::Gateway(request) => gateway::run(request, &global, environment),
         Command::Watch(request) => watch::run(request, &global, environment),
+        Command::Report(request) => report::run(*request, &global, environment),
+        Command::Reconcile(request) => reconcile::run(&request, &global, environment),
         Command::Status => status::run(&global, environment),
         Command::Pki(verb) => pki::run(verb),
         Command::Policy(verb) => policy::run(verb, &global, environment),

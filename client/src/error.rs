@@ -1,6 +1,7 @@
 use thiserror::Error;
 use transcode_confidential::{
     ids::KeyId,
+    message::MessageError,
     protocol::api::{ApiError, ErrorCode},
 };
 
@@ -70,6 +71,15 @@ pub enum ContentError {
         /// Its value.
         value: String,
     },
+    /// The input does not begin as a message that is read here.
+    #[error("no message that can be read: {0}")]
+    Header(MessageError),
+    /// A message could not be written, or one that was read does not verify; nothing of the part that does not is released.
+    #[error("the message does not verify, or cannot be written: {0}")]
+    Message(#[from] MessageError),
+    /// It was told to stop.
+    #[error("the work was stopped")]
+    Stopped,
     /// The input could not be read.
     #[error("the input cannot be read: {0}")]
     Input(std::io::Error),
@@ -122,8 +132,11 @@ impl ClientError {
                 ContentError::EndedEarly(_)
                 | ContentError::Unbounded
                 | ContentError::OtherKey { .. }
-                | ContentError::OtherContext { .. } => ErrorKind::Verification,
-                ContentError::Stalled(_) => ErrorKind::Unavailable,
+                | ContentError::OtherContext { .. }
+                | ContentError::Message(_) => ErrorKind::Verification,
+                ContentError::Header(error) if !error.is_malformed() => ErrorKind::Verification,
+                ContentError::Header(_) => ErrorKind::Malformed,
+                ContentError::Stalled(_) | ContentError::Stopped => ErrorKind::Unavailable,
                 ContentError::Input(_) | ContentError::Output(_) => ErrorKind::Malformed,
             },
         }
@@ -140,6 +153,8 @@ impl ClientError {
                 ContentError::Stalled(_) => "content-stalled",
                 ContentError::OtherKey { .. } => "other-key",
                 ContentError::OtherContext { .. } => "other-context",
+                ContentError::Header(error) | ContentError::Message(error) => error.reason(),
+                ContentError::Stopped => "stopped",
                 ContentError::Input(_) => "input",
                 ContentError::Output(_) => "output",
             }),

@@ -6,7 +6,9 @@
 //! | [`cli`] | the command line |
 //! | [`gateway`] | plain HTTP for tools on the same machine that cannot attest |
 //! | [`kms_policy`] | the KMS key policy as code: generated and linted |
+//! | [`local`] | content on this machine's own cores |
 //! | [`log_memory`] | what is remembered of a log, so that it cannot be exchanged, forked or rewound |
+//! | [`reconcile`] | whether some content is complete |
 //! | [`session`] | TLS 1.3 connections whose peer attested itself first |
 #![cfg_attr(
     test,
@@ -24,7 +26,9 @@ pub mod cli;
 mod error;
 pub mod gateway;
 pub mod kms_policy;
+pub mod local;
 pub mod log_memory;
+pub mod reconcile;
 pub mod session;
 
 pub use {

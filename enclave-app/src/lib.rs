@@ -59,7 +59,7 @@ use crate::{
     metrics::Reporter,
     nsm::Nsm,
     service::{
-        RequestRate, Service, Turns,
+        Reports, RequestRate, Service, Turns,
         tls::{Channel, ChannelError},
     },
     upkeep::Upkeep,
@@ -157,6 +157,7 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
         grants,
         refusals: Arc::clone(&refusals),
         archive: Arc::clone(&archive),
+        reports: Reports::default(),
         link,
         log_key,
         epoch_key,

@@ -11,6 +11,7 @@
 //! | `data_keys` | data keys for clients that work on their own cores |
 //! | `log` | snapshots, legal holds, pruning |
 //! | `media` | media keys for packagers that encrypt by themselves |
+//! | `reports` | work that transcoders report |
 //! | `content`, `transfer` | encryption and decryption as streams |
 
 mod batch;
@@ -24,6 +25,7 @@ mod log;
 mod media;
 mod once;
 mod rate;
+mod reports;
 pub mod tls;
 mod transfer;
 
@@ -85,6 +87,8 @@ pub struct Service {
     pub refusals: Arc<RefusalMeter>,
     /// Snapshots, legal holds, pruning.
     pub archive: Arc<Archive>,
+    /// Work that was reported.
+    pub reports: Reports,
     /// The parent.
     pub link: CurrentLink,
     /// Signs checkpoints.
@@ -111,7 +115,7 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
 }
 
-pub use {once::Turns, rate::Rate as RequestRate};
+pub use {once::Turns, rate::Rate as RequestRate, reports::Reports};
 
 /// Serves clients until `shutdown`, then drains.
 pub async fn serve(service: Arc<Service>, listener: Listener, shutdown: CancellationToken) -> Drained {
@@ -207,6 +211,7 @@ fn routes() -> Router<Arc<Service>> {
         .route(api::BATCH, post(batch::batch))
         .route(&format!("{key}/encrypt"), post(content::encrypt))
         .route(&format!("{key}/data-keys"), post(data_keys::issue))
+        .route(&format!("{}/{{content}}/report", api::CONTENT), post(reports::report))
         .route(api::UNWRAP_DATA_KEYS, post(data_keys::unwrap))
         .route(&format!("{key}/media-keys/{{content}}/{{period}}"), get(media::derive).post(media::derive))
         .route(api::DECRYPT, post(content::decrypt))

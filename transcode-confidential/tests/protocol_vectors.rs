@@ -8,7 +8,7 @@ use transcode_confidential::{
     attestation::UserData,
     audit::{
         AuditEventType, Chain, CreationReason, EpochOpened, EpochStatement, EventBody, EventDraft, KeyChange,
-        KeyOperation, Maintenance, Outcome, Receipt, RequestTag, Seal,
+        KeyOperation, Maintenance, Outcome, Receipt, Reported, RequestTag, Seal,
         checkpoint::{Checkpoint, log_verifier_key},
         decode_leaf, leaf_hash,
         segment::{Footer, Record, RecordKind, SegmentHeader},
@@ -138,6 +138,24 @@ fn vectors() -> String {
     let (event, leaf) = Chain::new().append(draft, Timestamp(1_767_225_600_000)).unwrap();
     assert_eq!(decode_leaf(&leaf).unwrap(), event);
     line("leaf of a request with the idempotency key retry-1", &leaf);
+
+    let reported = EventDraft::new(AuditEventType::ContentProcessed, "vector")
+        .key("film-1", Some(KeyVersion(1)))
+        .principal("transcoder-1")
+        .content("reel-7")
+        .body(EventBody::Reported(Reported {
+            job: "job-42".into(),
+            number: 17,
+            complete: true,
+            frames: 48,
+            bytes_in: 1_000_000,
+            bytes_out: 1_000_500,
+            input: Some(Digest::of(b"segment")),
+            output: Some(Digest::of(b"message")),
+        }));
+    let (event, leaf) = Chain::new().append(reported, Timestamp(1_767_225_600_000)).unwrap();
+    assert_eq!(decode_leaf(&leaf).unwrap(), event);
+    line("leaf of reported work", &leaf);
 
     let seal = Seal::sign(&epoch_key, log_id, state);
     line("seal", &seal.to_bytes());

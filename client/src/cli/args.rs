@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use transcode_confidential::{
-    ids::{KeyId, KeyVersion, LogId, Principal},
+    ids::{Digest, KeyId, KeyVersion, LogId, Principal},
+    message::FrameLength,
     protocol::api::IDEMPOTENCY_KEY_LIMIT,
 };
 
@@ -75,6 +76,10 @@ pub(super) enum Command {
     Gateway(GatewayArgs),
     /// Encrypt the files of a directory as a packager finishes them
     Watch(WatchArgs),
+    /// Put on the record what was done with a piece of content
+    Report(Box<Report>),
+    /// Find what of some content is missing: issued keys, reported pieces and a playlist, held against each other
+    Reconcile(Reconcile),
     /// Show the state of the enclave and of its log
     Status,
     /// Make a client CA and client identities
@@ -230,6 +235,9 @@ pub(super) struct Encrypt {
     /// The key
     #[arg(long, value_name = "ID")]
     pub(super) key: KeyId,
+    /// Frame length of the messages that --local writes, in bytes
+    #[arg(long, value_name = "BYTES", requires = "local", value_parser = parse_frame_length)]
+    pub(super) frame_length: Option<FrameLength>,
     #[command(flatten)]
     pub(super) content: Content,
 }
@@ -262,12 +270,106 @@ pub(super) struct Content {
     pub(super) content_id: Option<String>,
     #[command(flatten)]
     pub(super) receipt: ReceiptFile,
-    /// The file to read [default: standard input, also written -]
+    #[command(flatten)]
+    pub(super) local: Local,
+    /// The file to read [default: standard input, also written -]; several with --out-dir
     #[arg(value_name = "IN")]
-    pub(super) input: Option<PathBuf>,
+    pub(super) input: Vec<PathBuf>,
     /// The file to write, put in place only when all of it is verified [default: standard output, also written -]
     #[arg(short, long, value_name = "OUT")]
     pub(super) output: Option<PathBuf>,
+}
+
+/// What was done with a piece of content.
+#[derive(Debug, Args)]
+pub(super) struct Report {
+    /// The content
+    #[arg(value_name = "CONTENT")]
+    pub(super) content_id: String,
+    /// The key that it is under
+    #[arg(long, value_name = "ID")]
+    pub(super) key: KeyId,
+    /// The version of that key
+    #[arg(long, value_name = "N", value_parser = parse_version)]
+    pub(super) key_version: Option<KeyVersion>,
+    /// Names the job
+    #[arg(long, value_name = "NAME")]
+    pub(super) job: String,
+    /// The piece's number within the job; for segments, the media sequence number
+    #[arg(long, value_name = "N")]
+    pub(super) sequence: u64,
+    /// The piece was given up
+    #[arg(long)]
+    pub(super) aborted: bool,
+    /// Frames in it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) frames: u64,
+    /// The file that was read: its length and SHA-256 are reported
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bytes_in", "input_digest"])]
+    pub(super) input: Option<PathBuf>,
+    /// The file that was written: its length and SHA-256 are reported
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bytes_out", "output_digest"])]
+    pub(super) output: Option<PathBuf>,
+    /// Bytes that were read
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) bytes_in: u64,
+    /// Bytes that were written
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(super) bytes_out: u64,
+    /// SHA-256 of what was read
+    #[arg(long, value_name = "HEX")]
+    pub(super) input_digest: Option<Digest>,
+    /// SHA-256 of what was written
+    #[arg(long, value_name = "HEX")]
+    pub(super) output_digest: Option<Digest>,
+    #[command(flatten)]
+    pub(super) receipt: ReceiptFile,
+}
+
+/// What is held against each other.
+#[derive(Debug, Args)]
+pub(super) struct Reconcile {
+    /// The content
+    #[arg(value_name = "CONTENT")]
+    pub(super) content_id: String,
+    /// The media playlist (HLS) that should be complete
+    #[arg(long, value_name = "FILE")]
+    pub(super) playlist: PathBuf,
+    /// Where the segments lie [default: the playlist's directory]
+    #[arg(long, value_name = "DIR")]
+    pub(super) dir: Option<PathBuf>,
+    /// The directory with the log's *.seg files
+    #[arg(long, value_name = "DIR")]
+    pub(super) log: PathBuf,
+    /// A checkpoint that was kept elsewhere; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(super) checkpoint: Vec<PathBuf>,
+    /// A receipt that was kept elsewhere; repeatable
+    #[arg(long = "receipt", value_name = "FILE")]
+    pub(super) receipts: Vec<PathBuf>,
+    /// Only what this job reported
+    #[arg(long, value_name = "NAME")]
+    pub(super) job: Option<String>,
+    /// How many segments there should be
+    #[arg(long, value_name = "N")]
+    pub(super) expect_segments: Option<u64>,
+    /// How long the playlist should be, give or take one segment
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) expect_duration: Option<f64>,
+}
+
+/// Work on this machine's own cores.
+#[derive(Debug, Args)]
+pub(super) struct Local {
+    /// Work on this machine's own cores: the enclave issues or unwraps the data key of the message, content stays here
+    #[arg(long)]
+    pub(super) local: bool,
+    /// Write one file for each IN into this directory: NAME.tce for NAME, and NAME for NAME.tce
+    #[arg(long, value_name = "DIR", requires = "local", conflicts_with_all = ["output", "path"])]
+    pub(super) out_dir: Option<PathBuf>,
+    /// How many cores [default: all]
+    #[arg(long, value_name = "N", requires = "local")]
+    pub(super) threads: Option<std::num::NonZeroUsize>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -394,6 +496,14 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
 fn parse_idempotency_key(text: &str) -> Result<String, String> {
     let suits = (1..=IDEMPOTENCY_KEY_LIMIT).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     suits.then(|| text.to_owned()).ok_or_else(|| format!("1 to {IDEMPOTENCY_KEY_LIMIT} visible ASCII characters"))
+}
+
+fn parse_frame_length(text: &str) -> Result<FrameLength, String> {
+    let bytes = text.parse().map_err(|_| "write a number".to_owned())?;
+    match FrameLength::new(bytes) {
+        Ok(length) if bytes >= 4096 => Ok(length),
+        _ => Err("4096 to 16777216 bytes".into()),
+    }
 }
 
 fn parse_version(text: &str) -> Result<KeyVersion, String> {

@@ -28,6 +28,7 @@ use super::{
     terminal::line,
 };
 use stored::Verified;
+pub(super) use stored::intact;
 
 pub(super) fn run(verb: AuditVerb, global: &Global, environment: &Environment) -> Result<Done, Failure> {
     match verb {

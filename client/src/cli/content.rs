@@ -1,13 +1,19 @@
 //! `confidential encrypt` and `confidential decrypt`: filters and files.
 
-use std::{io::IsTerminal as _, path::Path};
+use std::{
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+};
 
 use serde_json::json;
 use tokio::{
     io::AsyncRead,
     signal::unix::{SignalKind, signal},
 };
-use transcode_confidential::{message::EncryptionContext, protocol::api::ReceiptText};
+use transcode_confidential::{
+    message::{EncryptionContext, FrameLength},
+    protocol::api::ReceiptText,
+};
 
 use super::{
     args::{Content, Decrypt, Encrypt, Global, Rewrap},
@@ -15,24 +21,26 @@ use super::{
     destination::Destination,
     environment::Environment,
     exit::{Done, Failure},
-    files,
+    files, local,
     progress::{self, Watched},
 };
 use crate::{ClientError, ContentDone, DecryptRequest, EncryptRequest};
 
 type Input = Box<dyn AsyncRead + Send + Unpin>;
 
-enum Request {
-    Encrypt(EncryptRequest),
+pub(super) enum Request {
+    Encrypt(EncryptRequest, Option<FrameLength>),
     Decrypt(DecryptRequest),
     Rewrap(DecryptRequest),
 }
 
 pub(super) fn encrypt(request: Encrypt, global: &Global, environment: &Environment) -> Result<Done, Failure> {
-    let Encrypt { key, content } = request;
-    not_to_a_terminal(&content)?;
+    let Encrypt { key, frame_length, content } = request;
+    if content.local.out_dir.is_none() {
+        not_to_a_terminal(&content)?;
+    }
     let request = EncryptRequest { key, context: context(&content)?, content_id: content.content_id.clone() };
-    run(Request::Encrypt(request), &content, global, environment)
+    run(Request::Encrypt(request, frame_length), &content, global, environment)
 }
 
 pub(super) fn decrypt(request: Decrypt, global: &Global, environment: &Environment) -> Result<Done, Failure> {
@@ -66,6 +74,15 @@ fn not_to_a_terminal(content: &Content) -> Result<(), Failure> {
 }
 
 fn run(request: Request, content: &Content, global: &Global, environment: &Environment) -> Result<Done, Failure> {
+    if content.local.local && matches!(request, Request::Rewrap(_)) {
+        return Err(Failure::usage("rewrap works in the enclave only: --local decrypt and encrypt come to the same"));
+    }
+    if content.local.out_dir.is_some() {
+        return local::many(&request, content, global, environment);
+    }
+    if content.input.len() > 1 {
+        return Err(Failure::usage("several files need --local --out-dir DIR"));
+    }
     if global.json && is_stdout(content.output.as_deref()) {
         return Err(Failure::usage("content and --json cannot both go to standard output: give -o OUT"));
     }
@@ -81,16 +98,21 @@ fn run(request: Request, content: &Content, global: &Global, environment: &Envir
 
 async fn process(request: &Request, content: &Content, configured: Configured) -> Result<Done, Failure> {
     let client = &configured.client;
-    let input = open(content.input.as_deref()).await?;
+    let input = content.input.first().map(PathBuf::as_path);
     let to_file = !is_stdout(content.output.as_deref());
     let mut destination = Destination::open(content.output.as_deref())
         .map_err(|error| Failure::file(content.output.as_deref().unwrap_or(Path::new("-")), &error))?;
     let view = client.log().await?;
-    let done = match request {
-        Request::Encrypt(request) => client.encrypt(request, input, &mut destination.writer()).await,
-        Request::Decrypt(request) => client.decrypt(request, input, &mut destination.writer()).await,
-        Request::Rewrap(request) => client.rewrap(request, input, &mut destination.writer()).await,
-    }?;
+    let done = if content.local.local {
+        local::one(request, content, client, input, &destination).await?
+    } else {
+        let input = open(input).await?;
+        match request {
+            Request::Encrypt(request, _) => client.encrypt(request, input, &mut destination.writer()).await,
+            Request::Decrypt(request) => client.decrypt(request, input, &mut destination.writer()).await,
+            Request::Rewrap(request) => client.rewrap(request, input, &mut destination.writer()).await,
+        }?
+    };
     let receipt = ReceiptText(done.receipt.clone());
     connection::keep(&receipt, &content.receipt)?;
     destination.commit().await.map_err(|error| ClientError::from(crate::ContentError::Output(error)))?;
@@ -112,7 +134,7 @@ async fn process(request: &Request, content: &Content, configured: Configured) -
 
 fn summary(request: &Request, done: &ContentDone) -> String {
     let what = match request {
-        Request::Encrypt(_) => "encrypted",
+        Request::Encrypt(..) => "encrypted",
         Request::Decrypt(_) => "decrypted",
         Request::Rewrap(_) => "encrypted anew",
     };

@@ -49,6 +49,13 @@ impl Destination {
         }
     }
 
+    /// The same for those who block; not to be mixed with [`Destination::writer`].
+    pub(super) async fn blocking_writer(&self) -> io::Result<fs::File> {
+        match self {
+            Self::Direct(file) | Self::File { writer: file, .. } => Ok(file.try_clone().await?.into_std().await),
+        }
+    }
+
     /// Everything was written and verified: puts the file in place. Without this, dropping removes what was written.
     pub(super) async fn commit(self) -> io::Result<()> {
         match self {

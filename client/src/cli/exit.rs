@@ -86,7 +86,7 @@ impl Done {
 }
 
 /// Why a command has no result.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) exit: Exit,
     code: String,
@@ -138,13 +138,22 @@ impl Failure {
         writeln!(err, "confidential: {}", escape(&self.message))
     }
 
-    pub(super) fn say_json(&self, out: &mut dyn Write) -> io::Result<()> {
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What programs are told.
+    pub(super) fn object(&self) -> Value {
         let mut object = self.details.clone();
         object.insert("code".into(), self.code.clone().into());
         object.insert("message".into(), self.message.clone().into());
         object.insert("retryable".into(), self.retryable.into());
         object.insert("exit".into(), self.exit.code().into());
-        writeln!(out, "{}", json!({ "error": object }))?;
+        object.into()
+    }
+
+    pub(super) fn say_json(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "{}", json!({ "error": self.object() }))?;
         out.flush()
     }
 }

@@ -96,6 +96,11 @@ pub(super) fn of_process(stream: &impl AsFd) -> io::Result<tokio::fs::File> {
     Ok(tokio::fs::File::from_std(File::from(stream.as_fd().try_clone_to_owned()?)))
 }
 
+/// The same for those who block.
+pub(super) fn of_process_blocking(stream: &impl AsFd) -> io::Result<File> {
+    Ok(File::from(stream.as_fd().try_clone_to_owned()?))
+}
+
 fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

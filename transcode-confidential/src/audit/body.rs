@@ -1,6 +1,6 @@
 //! What each kind of event says to programs, beyond the fields that all events share.
 
-use super::segment::RecordKind;
+use super::{reported::Reported, segment::RecordKind};
 use crate::{
     attestation::Purpose,
     cbor::{CborError, MapReader, Reader, Writer},
@@ -85,6 +85,8 @@ pub enum EventBody {
         /// SHA-256 of the signed document that lies beside this entry.
         document: Digest,
     },
+    /// Kind 14, with `ContentProcessed`: work that a transcoder reported.
+    Reported(Reported),
     /// Kind 9, with `LogMaintained`.
     Maintained {
         /// What was done to the log.
@@ -276,6 +278,7 @@ impl EventBody {
         match self {
             Self::Attestation { reason: Some(text), .. } | Self::Refused { code: text, .. } => text.len(),
             Self::Hold { name, .. } => name.len(),
+            Self::Reported(reported) => reported.longest_text(),
             _ => 0,
         }
     }
@@ -331,6 +334,7 @@ impl EventBody {
                 out.uint(4).uint(*bytes_out);
                 put_digest(out, 5, *digest);
             }
+            Self::Reported(reported) => reported.encode(out),
             Self::Refused { code, count } => {
                 out.map(3).uint(0).uint(7);
                 out.uint(1).text(code);
@@ -444,6 +448,7 @@ impl EventBody {
                 name: map.required(1)?.text(HOLD_NAME_LIMIT)?.to_owned(),
                 change: HoldChange::from_code(map.required(2)?.uint()?)?,
             },
+            Reported::KIND => Self::Reported(Reported::decode(&mut map)?),
             _ => return Err(CborError::Range),
         };
         map.end()?;

@@ -10,6 +10,7 @@ mod error;
 mod key;
 mod log;
 mod maintenance;
+mod report;
 
 pub use batch::{BATCH_LIMIT, Batch, BatchOperation, BatchReply, BatchResult, OneKey, OneVersion};
 pub use data_key::{
@@ -21,6 +22,7 @@ pub use error::{ApiError, ErrorCode};
 pub use key::{ChangeKey, CreateKey, DecryptFrom, KeyChanged, KeyInfo, KeyList, RotateKey, VersionInfo};
 pub use log::{CheckpointReply, ConsistencyReply, KmsHealth, Status};
 pub use maintenance::{HoldInfo, HoldList, HoldRequest, LogMaintained, PruneRequest};
+pub use report::{ContentReported, JobError, ReportContent};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
@@ -46,6 +48,8 @@ pub const REWRAP: &str = "/v1/rewrap";
 pub const BATCH: &str = "/v1/batch";
 /// `POST` [`UnwrapDataKeys`]: data keys that were issued, or lie in the headers of messages, [`UnwrappedDataKeys`].
 pub const UNWRAP_DATA_KEYS: &str = "/v1/data-keys/unwrap";
+/// Below it `/{content id}/report` (`POST` [`ReportContent`], `200` [`ContentReported`]): work that was done elsewhere.
+pub const CONTENT: &str = "/v1/content";
 /// `PUT`: a signed policy document, which speaks for itself.
 pub const POLICY: &str = "/v1/policy";
 /// `POST`: writes the whole state down, [`LogMaintained`].

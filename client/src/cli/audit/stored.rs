@@ -65,7 +65,7 @@ pub(super) fn verify(
 }
 
 /// Where the events of a query come from.
-pub(super) struct Source {
+pub(in crate::cli) struct Source {
     /// `None` where nothing was verified, as the caller wished.
     pub(super) report: Option<Report>,
     notes: Vec<String>,
@@ -73,7 +73,7 @@ pub(super) struct Source {
 
 impl Source {
     /// An object with these members and those of every object that shows events.
-    pub(super) fn object(&self, members: Value) -> Value {
+    pub(in crate::cli) fn object(&self, members: Value) -> Value {
         let report = self.report.as_ref();
         let mut object = match members {
             Value::Object(members) => members,
@@ -88,7 +88,7 @@ impl Source {
     }
 
     /// What a person should know about the events.
-    pub(super) fn notes(&self) -> Vec<String> {
+    pub(in crate::cli) fn notes(&self) -> Vec<String> {
         let mut notes = self.notes.clone();
         match &self.report {
             None => notes.push("UNVERIFIED (--danger-unverified): anybody may have written these events".into()),
@@ -119,7 +119,7 @@ pub(super) fn events(
 }
 
 /// As [`events`], of a log that is intact.
-pub(super) fn intact(
+pub(in crate::cli) fn intact(
     log: &LogArgs,
     global: &Global,
     environment: &Environment,

@@ -90,6 +90,11 @@ impl FrameRun {
         self.length
     }
 
+    /// How many frames they are.
+    pub const fn frames(&self) -> usize {
+        self.frames.len()
+    }
+
     /// Opens every frame where it lies, in the same bytes that it was found in. Gives the places of the plaintext, in order;
     /// where a single tag is wrong, none of it, and wipes what was opened.
     pub fn open(self, bytes: &mut [u8]) -> Result<Vec<Range<usize>>, MessageError> {

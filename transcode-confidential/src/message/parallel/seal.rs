@@ -73,6 +73,11 @@ impl SealBlock {
         Self { buffer: Zeroizing::new(vec![0; length]), frame_length, frames }
     }
 
+    /// Length of its frames.
+    pub const fn frame_length(&self) -> FrameLength {
+        self.frame_length
+    }
+
     /// Bytes of plaintext that fill it.
     pub const fn capacity(&self) -> usize {
         self.frames * self.frame_length.as_usize()
