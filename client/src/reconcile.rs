@@ -20,6 +20,8 @@ pub use playlist::{Playlist, PlaylistError, PlaylistSegment};
 pub struct Recorded {
     /// Keys that were given out to write something: event and digest of the context, where there was one.
     issued: Vec<(Sequence, Option<Digest>)>,
+    /// Periods whose media key was given out, and when first.
+    periods: BTreeMap<u64, Sequence>,
     /// Pieces that were reported, by job and number; the last word on each.
     reported: BTreeMap<(String, u64), (Sequence, Reported)>,
 }
@@ -68,7 +70,7 @@ pub struct Finding {
 pub enum FindingKind {
     /// Reported as done, and not in the playlist.
     NotInPlaylist,
-    /// Its data key was issued, and no file was written with it.
+    /// Its data key was issued, or the media key of its period, and nothing is there under it.
     NeverWritten,
     /// In the playlist, and not in the directory, or empty.
     FileMissing,
@@ -107,6 +109,9 @@ impl Recorded {
             Some(EventBody::KeyUsed {
                 operation: KeyOperation::Encrypt | KeyOperation::IssueDataKey, context, ..
             }) => self.issued.push((event.sequence, *context)),
+            Some(EventBody::KeyUsed { operation: KeyOperation::DeriveMediaKey, period: Some(period), .. }) => {
+                self.periods.entry(period.0).or_insert(event.sequence);
+            }
             Some(EventBody::Reported(reported)) => {
                 let slot = self.reported.entry((reported.job.clone(), reported.number));
                 let slot = slot.or_insert_with(|| (event.sequence, reported.clone()));
@@ -191,6 +196,14 @@ impl Recorded {
                 }
             }
         }
+        // A packager asks for the key of a period when it begins to write a segment in it.
+        let periods: BTreeSet<u64> = playlist.segments.iter().filter_map(PlaylistSegment::period).collect();
+        if let Some(oldest) = periods.first() {
+            for (period, event) in self.periods.range(oldest..).filter(|(period, _)| !periods.contains(period)) {
+                let message = format!("the media key of period {period} was given out, and no segment is under it");
+                find(FindingKind::NeverWritten, None, Some(*event), message);
+            }
+        }
         if !playlist.ended {
             find(FindingKind::Unfinished, None, None, "the playlist does not say that it is complete".into());
         }
@@ -204,7 +217,8 @@ impl Recorded {
             let message = format!("{:.1} s where there should be {wanted:.1} s", playlist.duration());
             find(FindingKind::TooShort, None, None, message);
         }
-        Reconciled { segments: playlist.segments.len(), reported: done, issued: self.issued.len(), findings }
+        let issued = self.issued.len() + self.periods.len();
+        Reconciled { segments: playlist.segments.len(), reported: done, issued, findings }
     }
 }
 

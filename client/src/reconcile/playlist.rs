@@ -41,6 +41,14 @@ pub enum PlaylistError {
 
 const SEGMENT_LIMIT: usize = 1_000_000;
 
+impl PlaylistSegment {
+    /// The period of its media key, where the key comes through a gateway: `.../<period>/key`.
+    pub fn period(&self) -> Option<u64> {
+        let path = self.key_uri.as_deref()?.split(['?', '#']).next()?;
+        path.strip_suffix("/key")?.rsplit('/').next()?.parse().ok()
+    }
+}
+
 impl Playlist {
     /// Reads a media playlist; tags that say nothing about completeness are passed over.
     ///

@@ -1,5 +1,6 @@
 use transcode_confidential::{
     audit::{AuditEventType, Chain, EventDraft},
+    ids::Period,
     time::Timestamp,
 };
 
@@ -35,7 +36,7 @@ fn piece(number: u64, complete: bool) -> EventBody {
 
 fn issued(number: u64) -> EventBody {
     let context = file(&uri(number)).unwrap().context;
-    EventBody::KeyUsed { operation: KeyOperation::IssueDataKey, uses: 1, context }
+    EventBody::KeyUsed { operation: KeyOperation::IssueDataKey, uses: 1, context, period: None }
 }
 
 fn recorded(bodies: impl IntoIterator<Item = EventBody>) -> Recorded {
@@ -90,6 +91,24 @@ fn files_that_are_missing_empty_or_others_are_found() {
     });
     let expected = [(FindingKind::FileMissing, 0), (FindingKind::FileMissing, 1), (FindingKind::OtherFile, 2)];
     assert_eq!(kinds(&reconciled), expected.map(|(kind, number)| (kind, Some(number))));
+}
+
+#[test]
+fn a_media_key_that_nothing_is_under_tells_that_a_packager_gave_up() {
+    let mut playlist = playlist(3);
+    for (number, segment) in playlist.segments.iter_mut().enumerate() {
+        segment.key_uri = Some(format!("http://127.0.0.1:9/token/hls/content-key-1/reel-3/{}/key", 70 + number));
+    }
+    let derived = |period| EventBody::KeyUsed {
+        operation: KeyOperation::DeriveMediaKey,
+        uses: 1,
+        context: None,
+        period: Some(Period(period)),
+    };
+    let recorded = recorded([69, 70, 71, 71, 72, 73].map(derived));
+    let reconciled = recorded.reconcile(&playlist, &Expected::default(), file);
+    assert_eq!((kinds(&reconciled), reconciled.issued), (vec![(FindingKind::NeverWritten, None)], 5));
+    assert!(reconciled.findings[0].message.contains("period 73"), "{reconciled:?}");
 }
 
 #[test]
