@@ -8,6 +8,7 @@ mod keys;
 mod log;
 mod maintenance;
 mod media;
+mod remembering;
 mod reports;
 mod source;
 
@@ -31,6 +32,8 @@ pub use {
     media::MediaKey,
 };
 
+use remembering::Remembering;
+
 use crate::{
     error::ClientError,
     log_memory::LogMemory,
@@ -49,6 +52,7 @@ struct Shared {
     session: Session,
     memory: LogMemory,
     accepted_log: Option<LogId>,
+    remembering: Remembering,
     /// The log as the newest attested key showed it. Held locked while it is checked, so that many calls check once.
     view: Mutex<Option<Arc<LogView>>>,
 }
@@ -80,10 +84,8 @@ impl Client {
     /// A client that connects when it is first used and remembers logs in `memory`. A server that is known with another log
     /// is refused, except with the log `accepted_log`.
     pub fn new(session: Session, memory: LogMemory, accepted_log: Option<LogId>) -> Self {
-        Self {
-            shared: Arc::new(Shared { session, memory, accepted_log, view: Mutex::new(None) }),
-            idempotency_key: None,
-        }
+        let (remembering, view) = (Remembering::default(), Mutex::new(None));
+        Self { shared: Arc::new(Shared { session, memory, accepted_log, remembering, view }), idempotency_key: None }
     }
 
     /// A client whose one next call that changes something carries this idempotency key: sent again under the same key, within

@@ -55,8 +55,7 @@ impl Client {
     /// Verifies a receipt of an answer and remembers its seal.
     pub(super) async fn keep_receipt(&self, view: &LogView, receipt: &Receipt) -> Result<(), ClientError> {
         view.checkpoint.verify_receipt(receipt)?;
-        let (memory, seal) = (self.shared.memory.clone(), receipt.seal);
-        Ok(blocking(move || memory.advance_by(&seal)).await?)
+        Ok(self.shared.remembering.remember(&self.shared.memory, receipt.seal).await?)
     }
 
     /// The view of the log behind this connection's key, checked once for each key: a restarted enclave has a new one.
@@ -133,7 +132,7 @@ impl Client {
 }
 
 /// Runs what waits for files and locks where it keeps nobody else waiting.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
 ) -> Result<T, LogError> {
     match tokio::task::spawn_blocking(work).await {
