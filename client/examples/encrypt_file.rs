@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let identity = Identity::from_pem(&std::fs::read(identity)?)?;
     let session = Session::new(server.parse()?, Settings::new(TrustRoot::aws(), image, Some(identity)));
     // What is remembered here keeps the log from being exchanged, forked or rewound between two runs.
-    let client = Client::new(session, LogMemory::new(".confidential"), None);
+    let client = Client::new(session, LogMemory::new(".confidential".into()), None);
 
     let request = EncryptRequest {
         key: key.parse()?,

@@ -9,6 +9,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::print_stdout,
     clippy::indexing_slicing,
     reason = "a benchmark prints, and fails loudly"
@@ -243,7 +244,7 @@ async fn echo(world: &World, arguments: &Arguments) -> Rate {
     let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
     let mut rates = Vec::new();
     for _ in 0..arguments.rounds {
-        let stream = world.server().connect().await.unwrap();
+        let stream = world.server().connect(Duration::from_secs(10)).await.unwrap();
         let stream = connector.connect(ServerName::try_from("echo").unwrap(), stream).await.unwrap();
         let (mut reader, mut writer) = tokio::io::split(stream);
         let begin = (Instant::now(), cpu());

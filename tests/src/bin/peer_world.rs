@@ -47,7 +47,7 @@ async fn main() {
 fn material(world: &World) -> Vec<u8> {
     let segments = world.segments();
     let records = segments.values().flat_map(|bytes| segments::records(bytes));
-    let wrapped = records.filter(|(_, record)| record.kind == RecordKind::WrappedKey).last();
+    let wrapped = records.filter(|(_, record)| record.kind == RecordKind::WrappedKey).next_back();
     let (_, record) = wrapped.expect("a wrapped key is on the record");
     // {0: 1, 1: ciphertext blob, ...}
     let mut reader = Reader::new(&record.payload);

@@ -52,9 +52,8 @@ async fn what_is_encrypted_locally_the_enclave_reads_and_the_other_way_round() {
 
 #[tokio::test]
 async fn many_segments_are_one_request_for_keys_and_cannot_be_exchanged() {
-    let mut plan = Plan::default();
-    plan.key_defaults = KeyRotationPolicy { max_uses: 25, ..KeyRotationPolicy::default() };
-    let world = World::with(plan).await;
+    let key_defaults = KeyRotationPolicy { max_uses: 25, ..KeyRotationPolicy::default() };
+    let world = World::with(Plan { key_defaults, ..Plan::default() }).await;
     world.operator().generate("content-key-1").await.unwrap();
     let desk = Desk::of(&world, "operator");
     let names: Vec<_> = (0..40).map(|number| format!("seg{number:03}.ts")).collect();

@@ -93,10 +93,10 @@ async fn what_ffmpeg_silently_left_out_is_found() {
     let base = ["encrypt", "--local", "--key", "content-key-1", "--content-id", "reel-3", "--out-dir", "@hls"];
     let args: Vec<_> = base.into_iter().chain(names.iter().map(String::as_str)).collect();
     desk.run(0, &args).await;
-    for number in 0..6 {
+    for (number, name) in names.iter().enumerate() {
         let (sequence, output) = (number.to_string(), format!("@hls/seg{number}.ts.tce"));
         let args = ["report", "reel-3", "--key", "content-key-1", "--job", "job", "--frames", "48"];
-        let rest = ["--sequence", &sequence, "--input", &names[number], "--output", &output];
+        let rest = ["--sequence", &sequence, "--input", name, "--output", &output];
         let done = desk.run(0, &args.into_iter().chain(rest).collect::<Vec<_>>()).await;
         assert_eq!((done["report"]["bytes_in"].as_u64(), done["repeated"].as_bool()), (Some(5000), Some(false)));
     }
