@@ -111,7 +111,7 @@ impl ClientError {
                 | SessionError::KeyNotAttested
                 | SessionError::KeyChanged
                 | SessionError::Protocol(_) => ErrorKind::Verification,
-                SessionError::IdentityRefused { .. } => ErrorKind::Denied,
+                SessionError::IdentityRefused { .. } | SessionError::CallerNotAttested(_) => ErrorKind::Denied,
                 SessionError::Unreachable(_)
                 | SessionError::TimedOut { .. }
                 | SessionError::Lost(_)
@@ -191,7 +191,7 @@ impl From<ApiError> for ClientError {
             ErrorCode::Revoked | ErrorCode::Suspended => Self::Revoked(error),
             ErrorCode::Conflict => Self::Conflict(error),
             ErrorCode::Malformed | ErrorCode::TooLarge | ErrorCode::NoSuchRoute => Self::Malformed(error),
-            ErrorCode::Unverified => Self::Unverified(error),
+            ErrorCode::Unverified | ErrorCode::CallerRefused => Self::Unverified(error),
             ErrorCode::IdempotencyKeyReused => Self::Conflict(error),
             _ => Self::Unavailable(error),
         }

@@ -4,6 +4,7 @@
 //! known about the peer: a [`Connection<Attested>`] comes from an [`Attestation`] only, and that from a verified document
 //! only.
 
+mod caller;
 mod connection;
 mod error;
 mod identity;
@@ -24,6 +25,7 @@ use transcode_confidential::{
 
 pub(crate) use identity::common_name;
 pub use {
+    caller::{CallerAttestor, CallerAttestorError, CallerDocument},
     connection::{Attested, Connection, RequestBody, SendError, Unattested, empty},
     error::SessionError,
     identity::{Identity, IdentityError},
@@ -49,6 +51,8 @@ pub struct Settings {
     pub clock: Arc<dyn Clock>,
     /// Where nonces come from.
     pub entropy: Arc<dyn Entropy>,
+    /// Where this client is an enclave itself: attests it on every new connection.
+    pub caller: Option<Arc<dyn CallerAttestor>>,
 }
 
 /// How long to wait before giving a peer up.
@@ -78,6 +82,7 @@ impl Settings {
             timeouts: Timeouts::default(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(OsEntropy),
+            caller: None,
         }
     }
 }
@@ -219,6 +224,11 @@ impl Session {
     }
 
     async fn open(&self, attestation: Arc<Attestation>) -> Result<Connection<Attested>, SessionError> {
-        Connection::<Attested>::open(&self.shared.endpoint, attestation, &self.shared.settings).await
+        let settings = &self.shared.settings;
+        let mut connection = Connection::<Attested>::open(&self.shared.endpoint, attestation, settings).await?;
+        if let Some(caller) = &settings.caller {
+            connection.attest_caller(&**caller, &settings.timeouts).await?;
+        }
+        Ok(connection)
     }
 }

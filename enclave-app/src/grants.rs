@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 use transcode_confidential::{
+    attestation::Pcrs,
     audit::{
         AuditEventType, EventBody, EventDraft, Receipt, RequestTag,
         segment::{Record, RecordKind},
@@ -14,6 +15,7 @@ use transcode_confidential::{
     signature::PublicKey,
 };
 
+use crate::callers::AttestedCaller;
 use crate::ledger::{Entry, Ledger, LedgerError, Recorded};
 
 /// The grants in force. Without a policy nothing is granted.
@@ -31,6 +33,7 @@ pub struct Grants {
 pub struct Permit {
     grants: Arc<Grants>,
     principal: Principal,
+    attested: Option<Arc<AttestedCaller>>,
     operation: Operation,
     key: KeyId,
 }
@@ -46,12 +49,18 @@ impl Permit {
         &self.key
     }
 
+    /// The caller, where it attested itself: secrets that it gets are encrypted to it, by [`AttestedCaller::seal`].
+    pub fn recipient(&self) -> Option<&AttestedCaller> {
+        self.attested.as_deref()
+    }
+
     /// Whether the policy in force still grants it.
     ///
     /// # Errors
     /// [`KeyError::Unknown`]: what is not granted and what does not exist are not told apart.
     pub fn check(&self) -> Result<(), KeyError> {
-        let holds = self.grants.allow(&self.principal, self.operation, Some(&self.key));
+        let attested = self.attested.as_deref();
+        let holds = self.grants.allow_caller(&self.principal, attested, self.operation, Some(&self.key));
         if holds { Ok(()) } else { Err(KeyError::Unknown) }
     }
 }
@@ -83,8 +92,43 @@ impl Grants {
 
     /// A permit for what `principal` may do; none for what it may not.
     pub fn permit(self: &Arc<Self>, principal: &Principal, operation: Operation, key: &KeyId) -> Option<Permit> {
-        let permit = Permit { grants: Arc::clone(self), principal: principal.clone(), operation, key: key.clone() };
+        self.permit_caller(principal, None, operation, key)
+    }
+
+    /// As [`Grants::permit`], for a caller that may have attested itself.
+    pub fn permit_caller(
+        self: &Arc<Self>,
+        principal: &Principal,
+        attested: Option<Arc<AttestedCaller>>,
+        operation: Operation,
+        key: &KeyId,
+    ) -> Option<Permit> {
+        let (grants, principal, key) = (Arc::clone(self), principal.clone(), key.clone());
+        let permit = Permit { grants, principal, attested, operation, key };
         permit.check().is_ok().then_some(permit)
+    }
+
+    /// As [`Grants::allow`], for a caller that may have attested itself.
+    pub fn allow_caller(
+        &self,
+        principal: &Principal,
+        attested: Option<&AttestedCaller>,
+        operation: Operation,
+        key: Option<&KeyId>,
+    ) -> bool {
+        let pcrs = attested.map(AttestedCaller::pcrs);
+        self.current.borrow().as_ref().is_some_and(|policy| policy.allows_caller(principal, pcrs, operation, key))
+    }
+
+    /// As [`Grants::knows`], for a caller that may have attested itself.
+    pub fn knows_caller(&self, principal: &Principal, attested: Option<&AttestedCaller>, key: &KeyId) -> bool {
+        let pcrs = attested.map(AttestedCaller::pcrs);
+        self.current.borrow().as_ref().is_some_and(|policy| policy.knows_caller(principal, pcrs, key))
+    }
+
+    /// Whether some grant demands that `principal` is a caller with these registers.
+    pub fn expects_caller(&self, principal: &Principal, presented: &Pcrs) -> bool {
+        self.current.borrow().as_ref().is_some_and(|policy| policy.expects_caller(principal, presented))
     }
 
     /// Whether `principal` may know that `key` exists.

@@ -12,6 +12,7 @@
 //! | [`kms`] | AWS KMS, by attestation |
 //! | [`metrics`] | what is counted, and told to the parent |
 //! | [`nsm`], [`attestor`], [`clock`], [`entropy`] | the NSM, our own documents, time, randomness |
+//! | [`callers`] | callers that are enclaves themselves |
 //! | [`grants`], [`keyring`], [`config`] | the policy in force, key material, the measured configuration |
 #![cfg_attr(
     test,
@@ -27,6 +28,7 @@
 pub mod archive;
 pub mod attestor;
 pub mod boot;
+pub mod callers;
 pub mod clock;
 pub mod config;
 pub mod custody;
@@ -59,12 +61,14 @@ use crate::{
     metrics::Reporter,
     nsm::Nsm,
     service::{
-        Reports, RequestRate, Service, Turns,
+        Reports, RequestRate, Service, SharedDocuments, Turns,
         tls::{Channel, ChannelError},
     },
     upkeep::Upkeep,
 };
 
+/// Documents of callers that are verified a second, over all connections.
+const CALLERS_PER_SECOND: u32 = 20;
 /// How long a shutdown waits for the last events.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -152,6 +156,8 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
     };
     let listener = config.parent.listen.bind().await?;
     let endpoint = listener.endpoint().clone();
+    let channel = Channel::new(&config.client_ca, clock)?;
+    let shared_documents = SharedDocuments::new(custody.attestor.clone(), Arc::clone(&channel.spki));
     let service = Arc::new(Service {
         custody: Arc::clone(&custody),
         grants,
@@ -162,10 +168,13 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
         log_key,
         epoch_key,
         entropy,
-        channel: Channel::new(&config.client_ca, clock)?,
+        channel,
+        shared_documents,
         enclave_id,
         booted_at,
         attestation_rate: RequestRate::per_second(config.limits.attestations_per_second),
+        attestation_root: parts.attestation_root,
+        caller_rate: RequestRate::per_second(CALLERS_PER_SECOND),
         turns: Turns::default(),
         audit_wait: std::time::Duration::from_millis(config.limits.audit_wait_ms),
         connections: config.limits.connections,

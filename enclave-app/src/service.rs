@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`tls`] | the channel: TLS 1.3, a certificate key made at boot, client certificates where they are shown |
 //! | `caller` | who is calling: the principal of the client certificate |
+//! | `attested` | callers that are enclaves themselves answer a challenge |
 //! | `failure` | refusals: the answer, the record, the request id |
 //! | `evidence` | attestation, checkpoint, consistency, status, policy |
 //! | `keys`, `batch` | making, listing, rotating, changing keys, one or several |
@@ -14,6 +15,7 @@
 //! | `reports` | work that transcoders report |
 //! | `content`, `transfer` | encryption and decryption as streams |
 
+mod attested;
 mod batch;
 mod caller;
 mod content;
@@ -24,8 +26,11 @@ mod keys;
 mod log;
 mod media;
 mod once;
+#[cfg(test)]
+mod openapi;
 mod rate;
 mod reports;
+mod shared;
 pub mod tls;
 mod transfer;
 
@@ -42,6 +47,7 @@ use hyper_util::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
+    attestation::{CALLER_EXPORTER, TrustRoot},
     protocol::{api, metrics::Metric},
     signature::SigningKey,
     time::Timestamp,
@@ -50,6 +56,7 @@ use transport::{Drained, Listener, Slots, Stream};
 
 use crate::{
     archive::Archive,
+    callers::CallerSession,
     custody::{Change, Custody},
     entropy::EnclaveEntropy,
     grants::Grants,
@@ -103,8 +110,14 @@ pub struct Service {
     pub enclave_id: String,
     /// When the epoch was opened.
     pub booted_at: Timestamp,
-    /// Attestation documents for clients, all together.
+    /// Attestation documents for clients that want one each, all together.
     pub attestation_rate: Rate,
+    /// The root that documents of callers must lead to: the one of our own.
+    pub attestation_root: TrustRoot,
+    /// Documents for clients that share them.
+    pub shared_documents: SharedDocuments,
+    /// Documents of callers, all together.
+    pub caller_rate: Rate,
     /// Requests with an idempotency key that are being answered.
     pub turns: Turns,
     /// How long a request waits for its event to be durable.
@@ -115,7 +128,7 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
 }
 
-pub use {once::Turns, rate::Rate as RequestRate, reports::Reports};
+pub use {once::Turns, rate::Rate as RequestRate, reports::Reports, shared::SharedDocuments};
 
 /// Serves clients until `shutdown`, then drains.
 pub async fn serve(service: Arc<Service>, listener: Listener, shutdown: CancellationToken) -> Drained {
@@ -150,7 +163,8 @@ async fn connection(
         }
     };
     let certificates = tls.get_ref().1.peer_certificates();
-    let caller = caller::Peer::of(certificates.and_then(<[_]>::first));
+    let exporter = tls.get_ref().1.export_keying_material([0; 32], CALLER_EXPORTER, None).ok();
+    let caller = caller::Peer::of(certificates.and_then(<[_]>::first), CallerSession::new(exporter));
     // Whoever shows no certificate gets what it takes to attest us, and no more: of places, of time, of memory.
     let stranger = caller.principal().is_none();
     let place = if stranger { strangers.try_acquire() } else { None };
@@ -208,6 +222,8 @@ fn routes() -> Router<Arc<Service>> {
         .route(&format!("{key}/destroy"), change(Change::Destroy))
         .route(&format!("{key}/versions/{{version}}/destroy"), post(keys::destroy_version))
         .route(&format!("{key}/decrypt-from"), post(keys::decrypt_from))
+        .route(api::CALLER_CHALLENGE, post(attested::challenge))
+        .route(api::CALLER, put(attested::attest))
         .route(api::BATCH, post(batch::batch))
         .route(&format!("{key}/encrypt"), post(content::encrypt))
         .route(&format!("{key}/data-keys"), post(data_keys::issue))

@@ -29,6 +29,7 @@
 //!
 //! A refusal is a [`Refusal`]: exact, with data, and with a stable [`Refusal::reason`].
 
+mod caller;
 mod certificate;
 mod chain;
 mod claims;
@@ -41,7 +42,9 @@ mod purpose;
 mod refusal;
 mod root;
 mod scan;
+mod shared;
 
+pub use caller::{CALLER_EXPORTER, caller_nonce};
 pub use claims::Claims;
 pub use document::{Archived, Live, MAX_SIZE, UnverifiedDocument, Verification, VerifiedDocument};
 pub use freshness::{ExpectedNonce, Freshness, Nonce};
@@ -52,3 +55,4 @@ pub use pcr::{PcrIndex, PcrValue, PcrValueError, Pcrs};
 pub use purpose::{Purpose, UserData};
 pub use refusal::{CertificateFault, Level, Position, Refusal, StructureFault, UnexpectedImage};
 pub use root::{TrustRoot, TrustRootError};
+pub use shared::{NoncePath, NoncePathError, SharedNonce};

@@ -189,6 +189,7 @@ fn vectors() -> String {
             principal: "transcoder-1".parse().unwrap(),
             key_prefix: "film-".into(),
             operations: [Operation::Encrypt, Operation::Decrypt].into(),
+            caller: None,
         }],
         denied: vec!["intern".parse().unwrap()],
     };

@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::json;
 use transcode_confidential::{
-    protocol::policy::{Policy, SignedPolicy},
+    protocol::policy::{CallerImages, Policy, SignedPolicy},
     signature::PublicKey,
     time::{Clock as _, SystemClock},
 };
@@ -56,7 +56,7 @@ fn init(dir: &Path, deployment: &str) -> Result<Done, Failure> {
 }
 
 fn sign(file: &Path, key: &Path, output: Option<PathBuf>) -> Result<Done, Failure> {
-    let policy = Draft::read(file)?.into_policy(SystemClock.now());
+    let policy = Draft::read(file)?.into_policy(SystemClock.now(), file)?;
     let authority = AuthorityKey::read(key)?;
     let signed = SignedPolicy::sign(policy, authority.signing_key());
     // What an enclave would not read must not leave this house.
@@ -142,6 +142,10 @@ fn describe(policy: &Policy) -> String {
             prefix => format!("keys {}*", line(prefix)),
         };
         let _ = write!(text, "\n  {} may {} with {keys}", grant.principal, operations.join(", "));
+        for image in grant.caller.iter().flat_map(CallerImages::images) {
+            let registers: Vec<_> = image.iter().map(|(index, value)| format!("{index} {value}")).collect();
+            let _ = write!(text, "\n    only as an attested caller with {}", registers.join(", "));
+        }
     }
     if policy.grants.is_empty() {
         text.push_str("\n  nobody may do anything");

@@ -3,7 +3,7 @@ use std::{io, sync::Arc, time::Duration};
 use ::transport::{Endpoint, Stream};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::HOST};
-use http_body_util::{BodyExt as _, Empty, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt as _, Empty, Full, Limited, combinators::UnsyncBoxBody};
 use hyper::{
     body::Incoming,
     client::conn::http1::{SendRequest, handshake},
@@ -12,12 +12,14 @@ use hyper_util::rt::TokioIo;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use transcode_confidential::{
-    attestation::{Freshness, MAX_SIZE, Nonce, Purpose, UnverifiedDocument, UserData},
+    attestation::{
+        CALLER_EXPORTER, Freshness, MAX_SIZE, Nonce, NoncePath, Purpose, UnverifiedDocument, UserData, caller_nonce,
+    },
     protocol::api,
 };
 
 use super::{
-    Attestation, Settings, Timeouts,
+    Attestation, CallerAttestor, Settings, Timeouts,
     error::SessionError,
     tls::{self, ServerKey},
     transport::TlsTransport,
@@ -31,6 +33,8 @@ pub type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
 pub struct Connection<S> {
     sender: SendRequest<RequestBody>,
     driver: Driver,
+    /// What only the two ends of this TLS session know.
+    exporter: Option<[u8; 32]>,
     state: S,
 }
 
@@ -67,15 +71,25 @@ impl Connection<Unattested> {
     /// [`SessionError::Attestation`] and [`SessionError::KeyNotAttested`], besides those of any exchange.
     pub async fn attest(mut self, settings: &Settings) -> Result<Attestation, SessionError> {
         let nonce = Nonce::generate(&*settings.entropy)?;
-        let path = format!("{}?nonce={}", api::ATTESTATION, hex::encode(nonce.as_bytes()));
+        let path = format!("{}?nonce={}&shared=true", api::ATTESTATION, hex::encode(nonce.as_bytes()));
         let request = Request::get(path).body(empty()).map_err(|error| SessionError::Protocol(error.to_string()))?;
         let response = self.exchange(request, &settings.timeouts).await?;
         let status = response.status();
+        let shared = response.headers().get(api::NONCE_PATH_HEADER).cloned();
         let received = collect(response, MAX_SIZE, &settings.timeouts).await?;
         if !status.is_success() {
             let why = serde_json::from_slice::<api::ApiError>(&received).map(|error| error.to_string());
             return Err(SessionError::NoAttestation(why.unwrap_or_else(|_| format!("status {status}"))));
         }
+        // A document may answer the nonces of others too; then it says where ours lies among them.
+        let nonce = match shared {
+            None => nonce,
+            Some(path) => {
+                let path = path.to_str().ok().and_then(|path| path.parse::<NoncePath>().ok());
+                path.and_then(|path| path.answers(&nonce))
+                    .ok_or_else(|| SessionError::Protocol("the path from the nonce to the document".into()))?
+            }
+        };
         let now = settings.clock.now();
         let document = UnverifiedDocument::parse(&received)?.verify_live(
             &settings.root,
@@ -139,6 +153,39 @@ impl Connection<Attested> {
         Ok(Response::from_parts(head, body))
     }
 
+    /// Attests this caller to the enclave, for this connection: answers a challenge, bound to the TLS session.
+    ///
+    /// # Errors
+    /// [`SessionError::CallerNotAttested`] where there is no document or it is refused; those of [`Connection::fetch`].
+    pub async fn attest_caller(
+        &mut self,
+        caller: &dyn CallerAttestor,
+        timeouts: &Timeouts,
+    ) -> Result<api::CallerAttested, SessionError> {
+        const REPLY_LIMIT: usize = 64 * 1024;
+        let user_data = UserData::Caller { log_id: self.state.attestation.log_id }.encode();
+        let exporter = self.exporter.ok_or_else(|| SessionError::Protocol("TLS exports no key".into()))?;
+        let mut call = async |request| -> Result<Bytes, SessionError> {
+            let response = self.fetch(request, REPLY_LIMIT, timeouts).await?;
+            if response.status().is_success() {
+                return Ok(response.into_body());
+            }
+            let status = response.status();
+            let why = serde_json::from_slice::<api::ApiError>(response.body()).map(|error| error.to_string());
+            Err(SessionError::CallerNotAttested(why.unwrap_or_else(|_| format!("status {status}"))))
+        };
+        let malformed = |error: String| SessionError::Protocol(error);
+        let ask = Request::post(api::CALLER_CHALLENGE).body(empty()).map_err(|error| malformed(error.to_string()))?;
+        let challenge: api::CallerChallenge =
+            serde_json::from_slice(&call(ask).await?).map_err(|error| malformed(error.to_string()))?;
+        let nonce = caller_nonce(&exporter, challenge.challenge.as_bytes());
+        let document = caller.attest(nonce.as_bytes(), &user_data).await;
+        let document = document.map_err(|error| SessionError::CallerNotAttested(error.to_string()))?;
+        let body = Full::new(Bytes::from(document)).map_err(|never| match never {}).boxed_unsync();
+        let answer = Request::put(api::CALLER).body(body).map_err(|error| malformed(error.to_string()))?;
+        serde_json::from_slice(&call(answer).await?).map_err(|error| malformed(error.to_string()))
+    }
+
     /// Whether a further request may be sent, as far as this end knows.
     pub(super) fn is_open(&self) -> bool {
         !self.sender.is_closed()
@@ -151,10 +198,11 @@ impl Connection<Attested> {
 
 impl<S> Connection<S> {
     async fn start(stream: TlsStream<Stream>, state: S) -> Result<Self, SessionError> {
+        let exporter = stream.get_ref().1.export_keying_material([0; 32], CALLER_EXPORTER, None).ok();
         let (sender, connection) = handshake(TokioIo::new(TlsTransport::new(stream)))
             .await
             .map_err(|error| SessionError::from_transport(&error))?;
-        Ok(Self { sender, driver: Driver(Some(tokio::spawn(connection))), state })
+        Ok(Self { sender, driver: Driver(Some(tokio::spawn(connection))), exporter, state })
     }
 
     async fn exchange(

@@ -42,6 +42,9 @@ pub enum SessionError {
     /// The server gives no attestation document now.
     #[error("the server gives no attestation document: {0}")]
     NoAttestation(String),
+    /// This caller, an enclave itself, has no document, or the enclave refuses it.
+    #[error("this caller is not attested: {0}")]
+    CallerNotAttested(String),
     /// The attestation document is refused.
     #[error("the server's attestation is refused: {0}")]
     Attestation(#[from] Refusal),
@@ -71,6 +74,7 @@ impl SessionError {
             Self::Tls(_) => "tls",
             Self::IdentityRefused { .. } => "identity-refused",
             Self::NoAttestation(_) => "no-attestation",
+            Self::CallerNotAttested(_) => "caller-not-attested",
             Self::Attestation(refusal) => refusal.reason(),
             Self::KeyNotAttested => "key-not-attested",
             Self::KeyChanged => "key-changed",

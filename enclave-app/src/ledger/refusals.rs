@@ -53,6 +53,7 @@ impl Refusal {
     const fn event_type(&self) -> AuditEventType {
         match self.code {
             ErrorCode::Denied | ErrorCode::Unauthenticated => AuditEventType::UnauthorizedAccess,
+            ErrorCode::CallerRefused => AuditEventType::AttestationFailed,
             _ => AuditEventType::PolicyViolation,
         }
     }

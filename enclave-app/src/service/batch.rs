@@ -6,12 +6,12 @@ use axum::{Extension, Json, body::Body, extract::State};
 use futures_util::future::join_all;
 use transcode_confidential::{
     audit::RequestTag,
-    ids::Principal,
     protocol::api::{BATCH_LIMIT, Batch, BatchOperation, BatchReply, BatchResult, JSON_LIMIT},
 };
 
 use super::{
     Caller, Failure, Service,
+    caller::Who,
     evidence::bounded,
     failure::RequestId,
     keys::{self, Outcome},
@@ -43,7 +43,7 @@ pub(super) async fn batch(
             Ok(outcome) => BatchResult { status: outcome.status(), changed: Some(outcome.changed), error: None },
             Err(failure) => {
                 let what = format!("request {}: an operation of a batch refused", request_id.0);
-                failure.record(&service, Some(principal.clone()), &what);
+                failure.record(&service, Some((*principal).clone()), &what);
                 BatchResult { status: failure.status(), changed: None, error: Some(failure.body(&request_id)) }
             }
         }
@@ -53,7 +53,7 @@ pub(super) async fn batch(
 
 async fn carry_out(
     service: &Arc<Service>,
-    principal: &Principal,
+    principal: &Who,
     operation: BatchOperation,
     tag: Option<RequestTag>,
 ) -> Result<Outcome, Failure> {

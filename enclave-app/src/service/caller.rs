@@ -1,3 +1,5 @@
+use std::{ops::Deref, sync::Arc};
+
 use axum::{extract::FromRequestParts, http::request::Parts};
 use der::{
     Decode,
@@ -9,27 +11,56 @@ use transcode_confidential::{ids::Principal, protocol::api::ErrorCode};
 use x509_cert::Certificate;
 
 use super::Failure;
+use crate::callers::{AttestedCaller, CallerSession};
 
 /// `id-at-commonName`, RFC 5280 appendix A.1.
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// The other end of a connection.
 #[derive(Debug, Clone)]
-pub(super) struct Peer(Option<Principal>);
+pub(super) struct Peer(Option<Who>);
 
 /// Whoever calls, by a client certificate that TLS has verified.
 #[derive(Debug, Clone)]
-pub(super) struct Caller(pub(super) Principal);
+pub(super) struct Caller(pub(super) Who);
+
+/// A principal on a connection, on which it may have attested itself.
+#[derive(Debug, Clone)]
+pub(super) struct Who {
+    principal: Principal,
+    session: Arc<CallerSession>,
+}
+
+impl Who {
+    /// What its connection knows of it.
+    pub(super) fn session(&self) -> &CallerSession {
+        &self.session
+    }
+
+    /// What it attested itself to be, where it did.
+    pub(super) fn attested(&self) -> Option<Arc<AttestedCaller>> {
+        self.session.attested()
+    }
+}
+
+impl Deref for Who {
+    type Target = Principal;
+
+    fn deref(&self) -> &Principal {
+        &self.principal
+    }
+}
 
 impl Peer {
     /// The principal of a verified certificate: its one common name. None without a certificate, or where it has not exactly
     /// one common name that is a principal.
-    pub(super) fn of(certificate: Option<&CertificateDer<'_>>) -> Self {
-        Self(certificate.and_then(|der| common_name(der)))
+    pub(super) fn of(certificate: Option<&CertificateDer<'_>>, session: CallerSession) -> Self {
+        let principal = certificate.and_then(|der| common_name(der));
+        Self(principal.map(|principal| Who { principal, session: Arc::new(session) }))
     }
 
-    pub(super) const fn principal(&self) -> Option<&Principal> {
-        self.0.as_ref()
+    pub(super) fn principal(&self) -> Option<&Principal> {
+        self.0.as_deref()
     }
 }
 
@@ -65,7 +96,7 @@ mod tests {
             params.distinguished_name.push(kind.clone(), *name);
         }
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        Peer::of(Some(certificate.der())).principal().map(ToString::to_string)
+        Peer::of(Some(certificate.der()), CallerSession::new(None)).principal().map(ToString::to_string)
     }
 
     #[test]
@@ -77,6 +108,6 @@ mod tests {
         );
         assert_eq!(principal(&[(DnType::OrganizationName, "transcoder-1")]), None);
         assert_eq!(principal(&[(DnType::CommonName, "two words")]), None);
-        assert!(Peer::of(None).principal().is_none());
+        assert!(Peer::of(None, CallerSession::new(None)).principal().is_none());
     }
 }

@@ -12,7 +12,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::StreamExt;
 use transcode_confidential::{
     audit::{KeyOperation, NAME_LIMIT},
-    ids::{KeyVersion, Principal},
+    ids::KeyVersion,
     keys::{KeyError, KeyRequest},
     message::{EncryptionContext, Encryptor, FrameLength, HeaderReader, ParsedHeader, Reencryptor, WrappingKey},
     protocol::{
@@ -23,6 +23,7 @@ use transcode_confidential::{
 
 use super::{
     Caller, Failure, Service,
+    caller::Who,
     evidence::OCTETS,
     keys::{authorize, key_id},
     transfer::{Ciphering, Incoming, Transfer},
@@ -152,7 +153,7 @@ async fn read_header(incoming: &mut Incoming) -> Result<ParsedHeader, Failure> {
 /// The first of the message's data keys that is wrapped under a key with which the caller may do this.
 fn our_key(
     service: &Service,
-    principal: &Principal,
+    principal: &Who,
     operation: Operation,
     header: &ParsedHeader,
 ) -> Result<(Permit, KeyVersion), Failure> {

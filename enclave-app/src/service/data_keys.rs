@@ -11,7 +11,6 @@ use axum::{
 use serde::{Serialize, de::DeserializeOwned};
 use transcode_confidential::{
     audit::NAME_LIMIT,
-    ids::Principal,
     protocol::{
         api::{
             DATA_KEY_BATCH, DATA_KEYS_LIMIT, ErrorCode, IssueDataKeys, IssuedDataKeyInfo, IssuedDataKeys, ItemError,
@@ -25,6 +24,7 @@ use transcode_confidential::{
 
 use super::{
     Caller, Failure, Service,
+    caller::Who,
     evidence::bounded,
     keys::{authorize, key_id},
 };
@@ -88,7 +88,7 @@ pub(super) async fn unwrap(State(service): App, Caller(principal): Caller, body:
                 receipt: ReceiptText(receipt),
             }),
             Err(failure) => {
-                failure.record(&service, Some(principal.clone()), "a data key was not unwrapped");
+                failure.record(&service, Some((*principal).clone()), "a data key was not unwrapped");
                 UnwrapOutcome::Error(item_error(failure))
             }
         }
@@ -99,7 +99,7 @@ pub(super) async fn unwrap(State(service): App, Caller(principal): Caller, body:
 
 async fn begin(
     service: &Service,
-    principal: &Principal,
+    principal: &Who,
     item: &UnwrapItem,
     content_id: Option<&str>,
 ) -> Result<PendingUnwrap, Failure> {

@@ -15,7 +15,7 @@ use transcode_confidential::{
     audit::checkpoint::Checkpoint,
     keys::{KeyState, RotationNeed},
     protocol::{
-        api::{CheckpointReply, ConsistencyReply, ErrorCode, ReceiptText, Status},
+        api::{CheckpointReply, ConsistencyReply, ErrorCode, NONCE_PATH_HEADER, ReceiptText, Status},
         host::{Reply, Request},
         policy::{DOCUMENT_LIMIT, Operation, SignedPolicy},
     },
@@ -38,6 +38,9 @@ pub(super) const OCTETS: &str = "application/octet-stream";
 #[serde(deny_unknown_fields)]
 pub(super) struct Challenge {
     nonce: String,
+    /// Whether a document will do that answers the nonces of others too.
+    #[serde(default)]
+    shared: bool,
 }
 
 pub(super) async fn attestation(
@@ -49,15 +52,20 @@ pub(super) async fn attestation(
     let mut nonce = [0; Nonce::LEN];
     hex::decode_to_slice(&challenge.nonce, &mut nonce).map_err(|_| shape())?;
     let busy = || Failure::new(ErrorCode::RateLimited, "too many attestation documents are asked for");
+    let failed = |error: NsmError| match error {
+        NsmError::Busy => busy(),
+        _ => Failure::new(ErrorCode::AttestationFailed, "the NSM gave no document"),
+    };
+    if challenge.shared {
+        let (document, path) = service.shared_documents.document(nonce).await.map_err(failed)?;
+        let headers = [(CONTENT_TYPE.as_str(), OCTETS.to_owned()), (NONCE_PATH_HEADER, path.to_string())];
+        return Ok((headers, document.to_vec()).into_response());
+    }
     if !service.attestation_rate.allow() {
         return Err(busy());
     }
     let document = service.custody.attestor.channel_document(&service.channel.spki, &nonce).await;
-    let document = document.map_err(|error| match error {
-        NsmError::Busy => busy(),
-        _ => Failure::new(ErrorCode::AttestationFailed, "the NSM gave no document"),
-    })?;
-    Ok(([(CONTENT_TYPE, OCTETS)], document).into_response())
+    Ok(([(CONTENT_TYPE, OCTETS)], document.map_err(failed)?).into_response())
 }
 
 pub(super) async fn checkpoint(State(service): App, _caller: Caller) -> Json<CheckpointReply> {

@@ -157,6 +157,7 @@ const fn is_recorded(code: ErrorCode) -> bool {
             | ErrorCode::TooLarge
             | ErrorCode::Unverified
             | ErrorCode::IdempotencyKeyReused
+            | ErrorCode::CallerRefused
             | ErrorCode::RateLimited
     )
 }

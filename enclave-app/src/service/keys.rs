@@ -12,7 +12,7 @@ use axum::{
 use serde::de::DeserializeOwned;
 use transcode_confidential::{
     audit::{CreationReason, Receipt, RequestTag},
-    ids::{KeyId, KeyVersion, Principal},
+    ids::{KeyId, KeyVersion},
     keys::KeyRotationPolicy,
     protocol::{
         api::{
@@ -25,6 +25,7 @@ use transcode_confidential::{
 
 use super::{
     Caller, Failure, Service,
+    caller::Who,
     evidence::bounded,
     once::{self, Repeatable},
 };
@@ -54,7 +55,7 @@ pub(super) async fn create(
 
 pub(super) async fn generate(
     service: &Arc<Service>,
-    principal: &Principal,
+    principal: &Who,
     wanted: CreateKey,
     tag: Option<RequestTag>,
 ) -> Result<Outcome, Failure> {
@@ -74,7 +75,7 @@ pub(super) async fn generate(
 }
 
 pub(super) async fn list(State(service): App, Caller(principal): Caller) -> Json<KeyList> {
-    let keys = service.custody.list(|id| service.grants.knows(&principal, id));
+    let keys = service.custody.list(|id| service.grants.knows_caller(&principal, principal.attested().as_deref(), id));
     Json(KeyList { keys })
 }
 
@@ -84,7 +85,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<KeyInfo>, Failure> {
     let id = key_id(&id)?;
-    if !service.grants.knows(&principal, &id) {
+    if !service.grants.knows_caller(&principal, principal.attested().as_deref(), &id) {
         return Err(Failure::denied());
     }
     service.custody.info(&id).map(Json).ok_or_else(Failure::denied)
@@ -107,7 +108,7 @@ pub(super) async fn rotate(
 
 pub(super) async fn make_next(
     service: &Arc<Service>,
-    principal: &Principal,
+    principal: &Who,
     id: &KeyId,
     expected: Option<KeyVersion>,
     tag: Option<RequestTag>,
@@ -171,7 +172,7 @@ pub(super) async fn decrypt_from(
 
 pub(super) async fn change(
     service: &Arc<Service>,
-    principal: &Principal,
+    principal: &Who,
     id: &KeyId,
     (change, expected): (Change, Option<KeyVersion>),
     tag: Option<RequestTag>,
@@ -197,11 +198,11 @@ const fn needed(change: Change) -> Operation {
 /// Lets through what is granted; refuses everything else in the same words.
 pub(super) fn authorize(
     service: &Service,
-    principal: &Principal,
+    principal: &Who,
     operation: Operation,
     key: &KeyId,
 ) -> Result<Permit, Failure> {
-    service.grants.permit(principal, operation, key).ok_or_else(Failure::denied)
+    service.grants.permit_caller(principal, principal.attested(), operation, key).ok_or_else(Failure::denied)
 }
 
 pub(super) fn key_id(text: &str) -> Result<KeyId, Failure> {

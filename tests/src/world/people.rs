@@ -99,5 +99,6 @@ pub fn grant(principal: &str, key_prefix: &str, operations: &[Operation]) -> Gra
         principal: principal.parse().expect("a principal"),
         key_prefix: key_prefix.to_owned(),
         operations: operations.iter().copied().collect(),
+        caller: None,
     }
 }

@@ -9,6 +9,7 @@
 
 mod allowances;
 mod answers;
+mod attested_callers;
 mod chaos;
 mod data_keys;
 mod desk;

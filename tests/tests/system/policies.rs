@@ -159,3 +159,21 @@ async fn many_refusals_become_few_events_that_count_them() {
     assert_eq!(refused.iter().map(count).sum::<u64>(), 40);
     assert!(refused.len() <= 12, "{}", refused.len());
 }
+
+#[tokio::test]
+async fn strangers_who_ask_for_attestation_all_at_once_do_not_crowd_each_other_out() {
+    let mut plan = Plan::default();
+    // What those who want a document each may have.
+    plan.limits.attestations_per_second = 1;
+    let world = World::with(plan).await;
+    let before = world.nsm().attestations();
+    let strangers = (0..40).map(|_| {
+        let nobody = world.caller_with("nobody", |settings| settings.identity = None, None);
+        async move { nobody.client.session().attestation().await.map(drop) }
+    });
+    for attested in futures_util::future::join_all(strangers).await {
+        attested.expect("everybody is answered");
+    }
+    assert!(world.nsm().attestations() - before < 40, "documents are shared");
+    world.check().intact();
+}

@@ -5,6 +5,7 @@
 //! section 4) of [`crate::audit::Receipt`].
 
 mod batch;
+mod caller;
 mod data_key;
 mod error;
 mod key;
@@ -13,6 +14,7 @@ mod maintenance;
 mod report;
 
 pub use batch::{BATCH_LIMIT, Batch, BatchOperation, BatchReply, BatchResult, OneKey, OneVersion};
+pub use caller::{CallerAttested, CallerChallenge};
 pub use data_key::{
     DATA_KEY_BATCH, DATA_KEYS_LIMIT, DataKeysError, IssueDataKeys, IssuedDataKeyInfo, IssuedDataKeys, ItemError,
     KeyText, SecretBuffer, UnwrapDataKeys, UnwrapItem, UnwrapOutcome, UnwrappedDataKeyInfo, UnwrappedDataKeys,
@@ -28,8 +30,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::audit::Receipt;
 
-/// `GET`, query `nonce` = 64 hexadecimal digits: an attestation document over the key of this TLS connection. No client
-/// certificate needed.
+/// `GET`, query `nonce` = 64 hexadecimal digits, optional `shared=true`: an attestation document over the key of this TLS
+/// connection. No client certificate needed. A shared one answers the nonces of all who ask at the same time, and says in
+/// [`NONCE_PATH_HEADER`] how.
 pub const ATTESTATION: &str = "/v1/attestation";
 /// `GET`: the newest checkpoint, [`CheckpointReply`].
 pub const CHECKPOINT: &str = "/v1/checkpoint";
@@ -44,6 +47,10 @@ pub const KEYS: &str = "/v1/keys";
 pub const DECRYPT: &str = "/v1/decrypt";
 /// `POST`, content: a message in, the same content under the active version of its key out.
 pub const REWRAP: &str = "/v1/rewrap";
+/// `POST`: a challenge for callers that are enclaves themselves, [`CallerChallenge`].
+pub const CALLER_CHALLENGE: &str = "/v1/caller/challenge";
+/// `PUT`, an attestation document of purpose `caller` that answers the newest challenge of this connection: [`CallerAttested`].
+pub const CALLER: &str = "/v1/caller";
 /// `POST` [`Batch`]: several operations, [`BatchReply`].
 pub const BATCH: &str = "/v1/batch";
 /// `POST` [`UnwrapDataKeys`]: data keys that were issued, or lie in the headers of messages, [`UnwrappedDataKeys`].
@@ -74,6 +81,8 @@ pub const KEY_HEADER: &str = "confidential-key";
 /// Response header of every route: the id that the error body and the enclave's log name.
 pub const REQUEST_ID_HEADER: &str = "confidential-request-id";
 
+/// Response header of a shared attestation document: [`crate::attestation::NoncePath`].
+pub const NONCE_PATH_HEADER: &str = "confidential-nonce-path";
 /// Request header of routes that change something: names the request, so that it may be sent again. The answer is repeated
 /// then, and nothing is done twice.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";

@@ -5,16 +5,20 @@
 //!
 //! ```text
 //! {0: 1, 1: deployment (text), 2: version (uint, from 1), 3: issued at (ms since the Unix epoch),
-//!  4: [{0: principal (text, or "*"), 1: key id prefix (text), 2: [operation, ... ascending]}, ...], 5: [denied principal, ...]}
+//!  4: [{0: principal (text, or "*"), 1: key id prefix (text), 2: [operation, ... ascending],
+//!       optional 3: [{PCR: value (48 bytes), ...}, ...]}, ...], 5: [denied principal, ...]}
 //! ```
 
+mod caller;
 mod grant;
 mod signed;
 
+pub use caller::CallerImages;
 pub use grant::{Grant, Operation, WhichPrincipal};
 pub use signed::{DOCUMENT_LIMIT, PolicyError, SignedPolicy};
 
 use crate::{
+    attestation::Pcrs,
     cbor::{CborError, Reader, Writer},
     ids::{KeyId, Principal},
     time::Timestamp,
@@ -40,11 +44,29 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Whether `principal` may do `operation` with `key`. `None` asks about operations that concern no key.
+    /// Whether `principal` may do `operation` with `key`. `None` asks about operations that concern no key. Grants that demand an
+    /// attested caller do not count.
     pub fn allows(&self, principal: &Principal, operation: Operation, key: Option<&KeyId>) -> bool {
+        self.allows_caller(principal, None, operation, key)
+    }
+
+    /// As [`Policy::allows`], for a caller that has attested itself with these registers.
+    pub fn allows_caller(
+        &self,
+        principal: &Principal,
+        attested: Option<&Pcrs>,
+        operation: Operation,
+        key: Option<&KeyId>,
+    ) -> bool {
+        let is_as_demanded = |grant: &Grant| match (&grant.caller, attested) {
+            (None, _) => true,
+            (Some(images), Some(presented)) => images.include(presented),
+            (Some(_), None) => false,
+        };
         !self.denied.contains(principal)
             && self.grants.iter().any(|grant| {
                 grant.principal.matches(principal)
+                    && is_as_demanded(grant)
                     && grant.operations.contains(&operation)
                     && key.is_none_or(|key| key.as_str().starts_with(&grant.key_prefix))
             })
@@ -53,6 +75,20 @@ impl Policy {
     /// Whether `principal` has any grant that covers `key`.
     pub fn knows(&self, principal: &Principal, key: &KeyId) -> bool {
         Operation::ALL.into_iter().any(|operation| self.allows(principal, operation, Some(key)))
+    }
+
+    /// As [`Policy::knows`], for a caller that has attested itself with these registers.
+    pub fn knows_caller(&self, principal: &Principal, attested: Option<&Pcrs>, key: &KeyId) -> bool {
+        Operation::ALL.into_iter().any(|operation| self.allows_caller(principal, attested, operation, Some(key)))
+    }
+
+    /// Whether some grant for `principal` demands a caller with these registers.
+    pub fn expects_caller(&self, principal: &Principal, presented: &Pcrs) -> bool {
+        !self.denied.contains(principal)
+            && self.grants.iter().any(|grant| {
+                grant.principal.matches(principal)
+                    && grant.caller.as_ref().is_some_and(|images| images.include(presented))
+            })
     }
 
     /// The payload that is signed.

@@ -44,6 +44,8 @@ pub enum ErrorCode {
     TooLarge,
     /// 422: the content does not verify, or names another context.
     Unverified,
+    /// 422: the caller's attestation document is refused.
+    CallerRefused,
     /// 422: the idempotency key came with another request before.
     IdempotencyKeyReused,
     /// 423: the key is suspended.
@@ -65,6 +67,28 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All of them.
+    pub const ALL: [Self; 18] = [
+        Self::Malformed,
+        Self::Unauthenticated,
+        Self::Denied,
+        Self::NoSuchRoute,
+        Self::Conflict,
+        Self::Revoked,
+        Self::TooLarge,
+        Self::Unverified,
+        Self::CallerRefused,
+        Self::IdempotencyKeyReused,
+        Self::Suspended,
+        Self::RateLimited,
+        Self::Internal,
+        Self::AuditUnavailable,
+        Self::RotationDue,
+        Self::KmsUnavailable,
+        Self::AttestationFailed,
+        Self::NotReady,
+    ];
+
     /// The HTTP status that goes with it.
     pub const fn status(self) -> u16 {
         match self {
@@ -75,7 +99,7 @@ impl ErrorCode {
             Self::Conflict => 409,
             Self::Revoked => 410,
             Self::TooLarge => 413,
-            Self::Unverified | Self::IdempotencyKeyReused => 422,
+            Self::Unverified | Self::CallerRefused | Self::IdempotencyKeyReused => 422,
             Self::Suspended => 423,
             Self::RateLimited => 429,
             Self::Internal => 500,

@@ -1,5 +1,6 @@
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
+use super::CallerImages;
 use crate::{
     cbor::{CborError, Reader, Writer},
     ids::{IdError, KeyId, Principal},
@@ -16,6 +17,9 @@ pub struct Grant {
     pub key_prefix: String,
     /// What.
     pub operations: BTreeSet<Operation>,
+    /// Only to callers that are enclaves of one of these images and have attested themselves. `None` for any caller.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<CallerImages>,
 }
 
 /// The principals that a grant is for.
@@ -117,16 +121,20 @@ impl Operation {
 
 impl Grant {
     pub(super) fn put(&self, out: &mut Writer) {
-        out.map(3).uint(0).text(&self.principal.to_string());
+        out.map(3 + usize::from(self.caller.is_some())).uint(0).text(&self.principal.to_string());
         out.uint(1).text(&self.key_prefix);
         out.uint(2).array(self.operations.len());
         for operation in &self.operations {
             out.uint(*operation as u64);
         }
+        if let Some(caller) = &self.caller {
+            out.uint(3);
+            caller.put(out);
+        }
     }
 
     pub(super) fn take(reader: &mut Reader<'_>) -> Result<Self, CborError> {
-        let mut map = reader.int_map(3)?;
+        let mut map = reader.int_map(4)?;
         let principal = map.required(0)?.text(Principal::MAX)?.parse().map_err(|_| CborError::Range)?;
         let key_prefix = map.required(1)?.text(KeyId::MAX)?.to_owned();
         let codes = map.required(2)?;
@@ -140,7 +148,8 @@ impl Grant {
             }
             operations.insert(operation);
         }
+        let caller = map.optional(3)?.map(CallerImages::take).transpose()?;
         map.end()?;
-        Ok(Self { principal, key_prefix, operations })
+        Ok(Self { principal, key_prefix, operations, caller })
     }
 }

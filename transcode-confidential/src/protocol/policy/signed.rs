@@ -146,10 +146,14 @@ fn sig_structure(payload: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Grant, Operation},
+        super::{CallerImages, Grant, Operation},
         *,
     };
-    use crate::{secret::KeyMaterial, time::Timestamp};
+    use crate::{
+        attestation::{ExpectedImage, Measurements, PcrIndex, PcrValue, Pcrs},
+        secret::KeyMaterial,
+        time::Timestamp,
+    };
 
     fn authority() -> SigningKey {
         SigningKey::from_seed(&KeyMaterial::from_bytes([8; 32])).unwrap()
@@ -165,11 +169,13 @@ mod tests {
                     principal: "transcoder-1".parse().unwrap(),
                     key_prefix: "film-".into(),
                     operations: [Operation::Encrypt, Operation::Decrypt].into(),
+                    caller: None,
                 },
                 Grant {
                     principal: "*".parse().unwrap(),
                     key_prefix: String::new(),
                     operations: [Operation::Report].into(),
+                    caller: None,
                 },
             ],
             denied: vec!["intern".parse().unwrap()],
@@ -187,6 +193,38 @@ mod tests {
         assert!(policy.allows(&one, Operation::Report, Some(&song)));
         assert!(!policy.allows(&intern, Operation::Report, Some(&song)), "denied beats granted");
         assert!(policy.knows(&one, &song) && !policy.knows(&intern, &song));
+    }
+
+    #[test]
+    fn a_grant_for_attested_callers_is_for_nobody_else() {
+        let registers = |first: u8| -> Pcrs {
+            (0..3)
+                .map(|n| (PcrIndex::new(n).unwrap(), PcrValue::try_from([first + n; 48].as_slice()).unwrap()))
+                .collect()
+        };
+        let images = |first| {
+            let image = ExpectedImage::new("transcoder", None, registers(first)).unwrap();
+            CallerImages::of(&Measurements::new(vec![image]).unwrap()).unwrap()
+        };
+        let mut policy = policy();
+        policy.grants[0].caller = Some(images(1));
+        assert_eq!(Policy::decode(&policy.encode()).as_ref(), Ok(&policy));
+        let (one, film) = ("transcoder-1".parse().unwrap(), "film-7".parse().unwrap());
+        let allows = |attested: Option<&Pcrs>| policy.allows_caller(&one, attested, Operation::Encrypt, Some(&film));
+        assert!(allows(Some(&registers(1))));
+        assert!(!allows(None) && !allows(Some(&registers(4))) && !policy.allows(&one, Operation::Encrypt, Some(&film)));
+        assert!(policy.allows(&one, Operation::Report, Some(&film)), "other grants are as they were");
+        assert!(policy.expects_caller(&one, &registers(1)) && !policy.expects_caller(&one, &registers(4)));
+        let mut more = registers(1);
+        more.insert(PcrIndex::new(8).unwrap(), PcrValue::try_from([9; 48].as_slice()).unwrap());
+        assert!(allows(Some(&more)), "a caller may have more registers than are asked for");
+        let mut zero = policy.clone();
+        zero.grants[0].caller = Some(images(1));
+        let bytes = zero.encode();
+        let at = bytes.windows(48).position(|window| window == [1; 48]).unwrap();
+        let mut zeroed = bytes;
+        zeroed[at..at + 48].fill(0);
+        assert_eq!(Policy::decode(&zeroed), Err(CborError::Range), "an image in debug mode is none");
     }
 
     #[test]
