@@ -29,7 +29,7 @@ pub(super) async fn prune(
 ) -> Result<Json<LogMaintained>, Failure> {
     administrator(&service, &principal)?;
     let PruneRequest { up_to } = json(&bounded(body, JSON_LIMIT).await?)?;
-    Ok(maintained(service.archive.prune(Some(&principal), up_to).await?))
+    Ok(maintained(service.archive.prune(Some(&*principal), up_to).await?))
 }
 
 pub(super) async fn holds(State(service): App, Caller(principal): Caller) -> Result<Json<HoldList>, Failure> {
