@@ -27,6 +27,7 @@ mod pruning;
 mod reports;
 mod requests;
 mod restarts;
+mod resumption;
 mod snapshots;
 mod streams;
 mod tampering;
