@@ -83,6 +83,10 @@ metrics! {
     egress_unreachable_total: Counter,
     /// Egress connections that did not say where to.
     egress_malformed_total: Counter,
+    /// Egress connections ended by a deadline.
+    egress_timed_out_total: Counter,
+    /// Egress connections ended by an error.
+    egress_failed_total: Counter,
     /// Bytes that the enclave sent through egress.
     egress_out_bytes_total: Counter,
     /// Bytes that the enclave received through egress.

@@ -97,3 +97,22 @@ async fn a_reload_changes_the_allow_list_for_new_connections() {
     open.write_all(b"?").await.unwrap();
     assert_eq!(open.read_u8().await.unwrap(), b'?', "what was open goes on");
 }
+
+#[tokio::test]
+async fn how_connections_to_the_world_end_is_counted() {
+    let (world, port) = world().await;
+    let patient = CONFIG.replace("$PORT", &port.to_string());
+    let impatient =
+        patient.replacen("connect_timeout = \"1s\"", "connect_timeout = \"1s\"\nidle_timeout = \"300ms\"", 1);
+    assert!(world.proxy().reload(parse(&impatient, world.directory.path())).is_empty());
+    let (mut stream, answer) = ask(&world, &target("kms.test:443")).await;
+    assert_eq!(answer, Some(Answer::Connected as u8));
+    assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0, "nothing moved for too long");
+    let metrics = world.proxy().metrics();
+    let deadline = std::time::Instant::now() + SOON;
+    while metrics.egress_timed_out_total.value() == 0 {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(metrics.egress_failed_total.value(), 0);
+}

@@ -124,6 +124,93 @@ async fn behind_a_monitor_that_keeps_no_half_close_the_answer_still_arrives() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_monitor_content_of_any_size_goes_both_ways_at_once_and_loses_no_byte() {
+    const LENGTH: usize = 12_000_000;
+    let world = World::start(CONFIG).await;
+    // Takes nothing while what it says is not taken: whoever does not read while it writes is stuck with it.
+    let inside = served(&unix(world.path("inside")), |mut stream: Stream| async move {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+            if stream.write_all(&buffer[..read]).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    tokio::spawn(monitor(world.path("vm"), 5000, inside));
+    let mut config = parse(CONFIG, world.directory.path());
+    config.enclave = format!("unix:{}:5000", world.path("vm").display()).parse().unwrap();
+    assert!(world.proxy().reload(config).is_empty());
+    let question: std::sync::Arc<Vec<u8>> =
+        (0..LENGTH).map(|at| (at % 251) as u8 ^ (at >> 16) as u8).collect::<Vec<_>>().into();
+    let mut clients = JoinSet::new();
+    for number in 0..4 {
+        let (endpoint, question) = (world.proxy().addresses().relay[number % 2].clone(), question.clone());
+        clients.spawn(async move {
+            let mut client = endpoint.connect(SOON).await.unwrap();
+            let (mut reader, mut writer) = tokio::io::split(&mut client);
+            let mut answer = vec![0; LENGTH];
+            // No half-close: the end is known by the length, as TLS and HTTP inside know it.
+            let (sent, received) = tokio::join!(writer.write_all(&question), reader.read_exact(&mut answer));
+            sent.unwrap();
+            received.unwrap();
+            assert!(answer == **question);
+        });
+    }
+    clients.join_all().await;
+}
+
+/// A monitor whose guest is still booting keeps each caller for two seconds and then closes, as vhost-device-vsock does.
+#[tokio::test]
+async fn while_the_enclave_boots_a_monitors_two_seconds_are_everybodys_own() {
+    const CALLERS: usize = 12;
+    let world = World::start(CONFIG).await;
+    let listener = UnixListener::bind(world.path("vm")).unwrap();
+    let booting = tokio::spawn(async move {
+        loop {
+            let (outside, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                drop(outside);
+            });
+        }
+    });
+    let mut config = parse(CONFIG, world.directory.path());
+    config.enclave = format!("unix:{}:5000", world.path("vm").display()).parse().unwrap();
+    world.proxy().reload(config);
+    let start = Instant::now();
+    let mut callers = JoinSet::new();
+    for _ in 0..CALLERS {
+        let endpoint = world.relay();
+        callers.spawn(async move {
+            let mut client = endpoint.connect(SOON).await.unwrap();
+            assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0, "closed, so that the caller may try again");
+        });
+    }
+    callers.join_all().await;
+    let took = start.elapsed();
+    assert!(took >= Duration::from_millis(1900), "{took:?}");
+    assert!(took < Duration::from_secs(2 * CALLERS as u64 / 2), "one after the other: {took:?}");
+    assert_eq!(world.proxy().metrics().relay_unreachable_total.value(), CALLERS as u64);
+    // The guest listens: the next caller gets through, without any change here.
+    booting.abort();
+    let _ = booting.await;
+    std::fs::remove_file(world.path("vm")).unwrap();
+    let inside = echo(&unix(world.path("inside"))).await;
+    tokio::spawn(monitor(world.path("vm"), 5000, inside));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let mut client = world.relay().connect(SOON).await.unwrap();
+        client.write_all(b"?").await.unwrap();
+        if client.read_u8().await.is_ok_and(|byte| byte == b'?') {
+            break;
+        }
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn an_enclave_that_does_not_accept_in_time_costs_the_client_the_timeout() {
     let world = World::start(&format!("{CONFIG}connect_timeout = \"300ms\"\n")).await;
