@@ -109,7 +109,7 @@ pub(super) async fn rewrap(
     let (context, frame_length) = (header.context().clone(), header.frame_length());
     let custody = &service.custody;
     let request = KeyRequest::Use { operation: KeyOperation::Rewrap, version: Some(version), context: None };
-    let _ = custody.ledger.with_keys(|keys, now| keys.decide(&id, &request, now).map(drop)).or_else(
+    custody.ledger.with_keys(|keys, now| keys.decide(&id, &request, now).map(drop)).or_else(
         |error| match error {
             // Begins the rotation that it waits for, below.
             KeyError::RotationDue => Ok(()),

@@ -77,12 +77,13 @@ pub(super) enum Ciphering {
 
 impl Ciphering {
     fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), TransferError> {
-        Ok(match self {
+        match self {
             Self::Encrypt(encryptor) => encryptor.push(input, out)?,
             Self::Decrypt(decryptor) => decryptor.push(input, out)?,
             Self::Reencrypt(_, old) if old.revoked().is_cancelled() => return Err(TransferError::Revoked),
             Self::Reencrypt(reencryptor, _) => reencryptor.push(input, out)?,
-        })
+        }
+        Ok(())
     }
 
     fn finish(self, out: &mut Vec<u8>) -> Result<(), MessageError> {
