@@ -109,13 +109,11 @@ pub(super) async fn rewrap(
     let (context, frame_length) = (header.context().clone(), header.frame_length());
     let custody = &service.custody;
     let request = KeyRequest::Use { operation: KeyOperation::Rewrap, version: Some(version), context: None };
-    custody.ledger.with_keys(|keys, now| keys.decide(&id, &request, now).map(drop)).or_else(
-        |error| match error {
-            // Begins the rotation that it waits for, below.
-            KeyError::RotationDue => Ok(()),
-            error => Err(error),
-        },
-    )?;
+    custody.ledger.with_keys(|keys, now| keys.decide(&id, &request, now).map(drop)).or_else(|error| match error {
+        // Begins the rotation that it waits for, below.
+        KeyError::RotationDue => Ok(()),
+        error => Err(error),
+    })?;
     let old = custody.material(&id, version).await?;
     let reader = header.unwrap(&WrappingKey { key_id: &id, version, material: old.material() })?;
     let purpose = Purpose {
