@@ -137,11 +137,11 @@ pub struct Booted {
     pub metrics: Arc<Metrics>,
 }
 
-/// Opens an epoch.
+/// Opens an epoch. `stop` is cancelled when the parent asks for the enclave's end, then or later.
 ///
 /// # Errors
 /// [`BootError`]. A new boot may go better.
-pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, BootError> {
+pub async fn boot(parts: &Parts, stop: &CancellationToken, abandon: &CancellationToken) -> Result<Booted, BootError> {
     let config = &parts.config;
     let own = measure::own_image(&parts.nsm)?;
     let entropy = Arc::new(EnclaveEntropy::new());
@@ -156,7 +156,7 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
 
     let mut session = [0; 16];
     entropy.fill(&mut session)?;
-    let store = Store { endpoint: config.parent.host.clone(), session };
+    let store = Store { endpoint: config.parent.host.clone(), session, stop: stop.clone() };
     let (link, welcome) = open_session(&store).await?;
     let link = Arc::new(link);
     let Replayed { state, chain, fold, quarantined } =
@@ -275,7 +275,7 @@ pub async fn boot(parts: &Parts, abandon: &CancellationToken) -> Result<Booted, 
 /// Keeps knocking: the parent may start after us.
 async fn open_session(store: &Store) -> Result<(HostLink, Welcome), HostFailure> {
     loop {
-        match HostLink::open(&store.endpoint, store.session, CONNECT).await {
+        match HostLink::open(&store.endpoint, store.session, CONNECT, &store.stop).await {
             Err(HostFailure::Unreachable(_) | HostFailure::Ended | HostFailure::Broken(_)) => {}
             // The session of the boot before may take a moment to be found dead.
             Err(HostFailure::Refused(HostError::Fenced)) => {}

@@ -13,6 +13,7 @@
 //! | [`metrics`] | what is counted, and told to the parent |
 //! | [`nsm`], [`attestor`], [`clock`], [`entropy`] | the NSM, our own documents, time, randomness |
 //! | [`callers`] | callers that are enclaves themselves |
+//! | [`program`], [`pid1`] | the program around it: an ordinary process, or the first one of an image |
 //! | [`grants`], [`keyring`], [`config`] | the policy in force, key material, the measured configuration |
 #![cfg_attr(
     test,
@@ -40,6 +41,8 @@ pub mod kms;
 pub mod ledger;
 pub mod metrics;
 pub mod nsm;
+pub mod pid1;
+pub mod program;
 pub mod service;
 pub mod upkeep;
 
@@ -119,7 +122,7 @@ pub enum Fatal {
     Task,
 }
 
-/// Boots, serves until `shutdown`, drains, and sees the last event to disk.
+/// Boots, serves until `shutdown` or until the parent asks for an end, drains, and sees the last event to disk.
 ///
 /// # Errors
 /// [`Fatal`].
@@ -127,7 +130,7 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
     let abandon = CancellationToken::new();
     let _abandon = abandon.clone().drop_guard();
     let booted = tokio::select! {
-        booted = boot::boot(&parts, &abandon) => booted?,
+        booted = boot::boot(&parts, &shutdown, &abandon) => booted?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let Booted { custody, link, writer, log_key, epoch_key, policy, enclave_id, booted_at, entropy, metrics } = booted;

@@ -13,6 +13,7 @@ use crate::{StartError, config::ConfigError};
 /// sealed by the enclave. Run it as a user of its own, with a log directory that nobody else can write.
 ///
 /// Signals: SIGHUP reads the configuration again and takes over limits, time-outs, egress targets and the policy path.
+/// SIGUSR1 asks the enclave to seal its log and end; `/readyz` says when no enclave has a session any more.
 /// SIGTERM and SIGINT stop taking clients, let those that are there finish within `drain`, and exit with 0.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLE)]

@@ -12,7 +12,13 @@ mod fence;
 mod session;
 mod staged;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -35,6 +41,8 @@ pub(crate) struct Host {
     pub(crate) credentials: Option<Credentials>,
     pub(crate) policy: Option<PolicySource>,
     fence: Fence,
+    /// The enclave is asked to stop at its next ping.
+    stop_wanted: AtomicBool,
     session_timeout: Duration,
     frame_timeout: Duration,
     enclave: EnclavePeer,
@@ -57,6 +65,7 @@ impl Host {
             credentials,
             policy,
             fence: Fence::default(),
+            stop_wanted: AtomicBool::new(false),
             session_timeout: config.session_timeout,
             frame_timeout: config.frame_timeout,
             enclave,
@@ -64,6 +73,13 @@ impl Host {
             complaints: Sometimes::default(),
             figures: EnclaveFigures::default(),
         }
+    }
+
+    /// Asks the live session's enclave to seal its log and end; it hears of it within seconds. Says whether there is one.
+    pub(crate) fn stop_enclave(&self) -> bool {
+        let alive = self.fence.is_alive();
+        self.stop_wanted.store(alive, Ordering::Release);
+        alive
     }
 
     /// Serves one listener until `shutdown`; what is under way is answered first, as far as `drain` allows.

@@ -1,4 +1,4 @@
-//! `parent-proxy`: reads its configuration, starts, reloads on SIGHUP, drains on SIGTERM.
+//! `parent-proxy`: reads its configuration, starts, reloads on SIGHUP, stops the enclave on SIGUSR1, drains on SIGTERM.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -37,6 +37,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let (mut hup, mut term, mut int) =
         (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut stop_enclave = signal(SignalKind::user_defined1())?;
     let dependencies = Dependencies { variables: Arc::new(variable), ..Dependencies::system() };
     let proxy = start(config, dependencies, shutdown.clone()).await?;
     loop {
@@ -47,6 +48,10 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
                     proxy.metrics().reloads_refused_total.increment();
                     warn!("{problem:#}");
                 }
+            },
+            _ = stop_enclave.recv() => match proxy.stop_enclave() {
+                true => info!("the enclave is asked to stop"),
+                false => warn!("no enclave has a session: there is none to stop"),
             },
             _ = term.recv() => break,
             _ = int.recv() => break,

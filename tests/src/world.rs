@@ -335,10 +335,15 @@ impl World {
     /// Waits for the enclave to end by itself.
     ///
     /// # Panics
-    /// Where it does not within ten seconds.
+    /// Where it does not within thirty seconds.
     pub async fn enclave_ends(&mut self) -> Result<(), Fatal> {
         let enclave = self.enclave.take().expect("an enclave runs");
-        tokio::time::timeout(Duration::from_secs(10), enclave.ended()).await.expect("the enclave ends")
+        tokio::time::timeout(Duration::from_secs(30), enclave.ended()).await.expect("the enclave ends")
+    }
+
+    /// Asks the enclave to stop, as SIGUSR1 to the proxy does. Says whether there is one that could be asked.
+    pub fn ask_enclave_to_stop(&self) -> bool {
+        matches!(&self.parent, Parent::Proxy(proxy) if proxy.stop_enclave())
     }
 
     /// Ends the proxy where it stands.

@@ -61,7 +61,7 @@ pub struct HostLink {
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Reply>>>>;
 
 impl HostLink {
-    /// Connects and opens the session.
+    /// Connects and opens the session. `stop` is cancelled when the parent asks the enclave to end.
     ///
     /// # Errors
     /// [`HostFailure`]; `Refused(Fenced)` where another session is alive.
@@ -69,9 +69,10 @@ impl HostLink {
         endpoint: &Endpoint,
         session: [u8; 16],
         timeout: Duration,
+        stop: &CancellationToken,
     ) -> Result<(Self, Welcome), HostFailure> {
         let stream = endpoint.connect(timeout).await?;
-        let link = Self::over(stream);
+        let link = Self::over(stream, stop.clone());
         let hello = Request::Hello { version: VERSION, session };
         match link.call(hello).await? {
             Reply::Welcome(welcome) if welcome.version == VERSION => Ok((link, welcome)),
@@ -80,13 +81,13 @@ impl HostLink {
         }
     }
 
-    fn over(stream: Stream) -> Self {
+    fn over(stream: Stream, stop: CancellationToken) -> Self {
         let (reader, writer) = split(stream);
         let (requests, queue) = mpsc::channel(QUEUE);
         let closed = CancellationToken::new();
         let waiting = Waiting::default();
         tokio::spawn(write(FrameWriter::new(writer, FRAME_PATIENCE), queue, Arc::clone(&waiting), closed.clone()));
-        tokio::spawn(read(FrameReader::new(reader, FRAME_PATIENCE), waiting, closed.clone()));
+        tokio::spawn(read(FrameReader::new(reader, FRAME_PATIENCE), waiting, closed.clone(), stop));
         Self { requests, closed }
     }
 
@@ -142,6 +143,9 @@ async fn write(
     closed: CancellationToken,
 ) {
     let mut next_id = 0_u64;
+    // Also while other requests go by: the answer to a ping is where the parent asks us to stop.
+    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING_EVERY, PING_EVERY);
+    ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let result: Result<(), FrameError> = async {
         loop {
             let (request, answer) = tokio::select! {
@@ -150,7 +154,7 @@ async fn write(
                     Some(request) => request,
                     None => return Ok(()),
                 },
-                () = tokio::time::sleep(PING_EVERY) => (Request::Ping, expect_answer(&closed)),
+                _ = ping.tick() => (Request::Ping, expect_answer(&closed)),
             };
             next_id += 1;
             waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(next_id, answer);
@@ -178,7 +182,12 @@ fn expect_answer(closed: &CancellationToken) -> oneshot::Sender<Reply> {
     answer
 }
 
-async fn read(mut reader: FrameReader<ReadHalf<Stream>>, waiting: Waiting, closed: CancellationToken) {
+async fn read(
+    mut reader: FrameReader<ReadHalf<Stream>>,
+    waiting: Waiting,
+    closed: CancellationToken,
+    stop: CancellationToken,
+) {
     let result: Result<(), HostFailure> = async {
         loop {
             let frame = tokio::select! {
@@ -187,6 +196,10 @@ async fn read(mut reader: FrameReader<ReadHalf<Stream>>, waiting: Waiting, close
             };
             let Some(frame) = frame else { return Ok(()) };
             let (id, reply) = Reply::decode(&frame)?;
+            if reply == Reply::Stop {
+                tracing::info!("the parent asks the enclave to stop");
+                stop.cancel();
+            }
             let answer = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
             // A reply that nobody waits for any more came after its caller gave up; one that was never asked for is a lie.
             let _ = answer.ok_or(HostFailure::Unexpected)?.send(reply);

@@ -46,6 +46,8 @@ pub struct Store {
     pub endpoint: Endpoint,
     /// This boot's session.
     pub session: [u8; 16],
+    /// Cancelled when the parent asks the enclave to end.
+    pub stop: CancellationToken,
 }
 
 /// What only a new boot can repair.
@@ -254,7 +256,7 @@ impl LedgerWriter {
         loop {
             tokio::time::sleep(self.pause).await;
             self.pause = (self.pause * 2).min(BACKOFF.1);
-            match HostLink::open(&self.store.endpoint, self.store.session, CONNECT).await {
+            match HostLink::open(&self.store.endpoint, self.store.session, CONNECT, &self.store.stop).await {
                 Ok((link, welcome)) => {
                     self.metrics.count(Metric::LogReconnects, &[]);
                     self.reconcile(&welcome)?;

@@ -1,4 +1,7 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use tokio::{
@@ -108,6 +111,8 @@ impl<'h> Session<'h> {
                 return Err(Ended::Fenced);
             }
         };
+        // What was asked of an enclave before is not asked of its successor.
+        self.host.stop_wanted.store(false, Ordering::Release);
         // Everything that an earlier connection handed in is stored before this looks how far the log is.
         match self.host.store.with(|store| store.durable()).await {
             Ok(durable) => {
@@ -248,6 +253,7 @@ impl Host {
                 self.metrics.policy_served_total.add(u64::from(policy.is_some()));
                 Reply::Policy(policy)
             }
+            Request::Ping if self.stop_wanted.swap(false, Ordering::AcqRel) => Reply::Stop,
             Request::Ping => Reply::Done,
             Request::Metrics(report) => match self.figures.take(&report) {
                 Ok(()) => {

@@ -161,6 +161,26 @@ async fn a_silent_session_dies_and_a_ping_keeps_it_alive() {
 }
 
 #[tokio::test]
+async fn the_enclave_is_asked_to_stop_once_and_its_successor_is_not() {
+    let world = World::start(CONFIG).await;
+    assert!(!world.proxy().stop_enclave(), "there is none");
+    let (mut enclave, _) = Connection::hello(&world.host(), 1).await;
+    assert_eq!(enclave.call(&Request::Ping).await, Reply::Done);
+    assert!(world.proxy().stop_enclave());
+    assert_eq!(enclave.call(&Request::Ping).await, Reply::Stop);
+    assert_eq!(enclave.call(&Request::Ping).await, Reply::Done, "once");
+    assert!(world.proxy().stop_enclave());
+    drop(enclave);
+    let mut next = loop {
+        let (next, hello) = Connection::hello(&world.host(), 2).await;
+        if hello != Reply::Failed(HostError::Fenced) {
+            break next;
+        }
+    };
+    assert_eq!(next.call(&Request::Ping).await, Reply::Done, "its successor lives");
+}
+
+#[tokio::test]
 async fn whatever_is_malformed_or_out_of_place_closes_the_connection_and_is_counted() {
     let world = World::start(CONFIG).await;
     let hello = Request::Hello { version: VERSION, session: [1; 16] };

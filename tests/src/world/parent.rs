@@ -43,6 +43,10 @@ impl RunningProxy {
         self.proxy.reload(Config::parse(config, "world").expect("a good configuration"));
     }
 
+    pub(super) fn stop_enclave(&self) -> bool {
+        self.proxy.stop_enclave()
+    }
+
     pub(super) async fn stop(self) {
         self.shutdown.cancel();
         self.proxy.drained().await;

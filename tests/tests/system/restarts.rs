@@ -119,3 +119,18 @@ async fn the_policy_in_force_is_found_again_without_the_parent_s_help() {
     assert_eq!(code(world.transcoder().encrypt("content-key-1", b"frame").await), ErrorCode::Denied);
     world.check().intact();
 }
+
+#[tokio::test]
+async fn an_enclave_that_the_parent_asks_to_stop_seals_its_log_and_ends_well() {
+    let mut world = World::start().await;
+    world.operator().generate("content-key-1").await.unwrap();
+    assert!(world.ask_enclave_to_stop());
+    world.enclave_ends().await.unwrap();
+    world.check().intact();
+    assert!(!world.ask_enclave_to_stop(), "nobody is left to ask");
+    let image = world.image().clone();
+    world.launch(&image).await.unwrap();
+    let operator = world.operator();
+    let message = operator.encrypt("content-key-1", b"frame").await.unwrap();
+    assert_eq!(operator.decrypt(&message).await.unwrap(), b"frame");
+}

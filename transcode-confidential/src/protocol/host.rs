@@ -113,6 +113,7 @@ mod tests {
             Reply::Start(None),
             Reply::Start(Some(name)),
             Reply::Failed(HostError::StorageFull),
+            Reply::Stop,
         ]
     }
 

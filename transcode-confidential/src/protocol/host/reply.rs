@@ -42,6 +42,8 @@ pub enum Reply {
     Proof(Vec<Node>),
     /// To `Snapshot`: body kind 8. `None` where no segment begins with a snapshot.
     Start(Option<SegmentName>),
+    /// To `Ping`, in place of `Done`: body kind 15. Whoever runs the parent asks the enclave to seal its log and end.
+    Stop,
     /// To anything: a status other than 0.
     Failed(HostError),
 }
@@ -199,6 +201,9 @@ impl Reply {
                     put_name(&mut out, *name);
                 }
             }
+            Self::Stop => {
+                out.array(1).uint(15);
+            }
             Self::Failed(_) => {}
         }
         out.into_bytes()
@@ -264,6 +269,7 @@ impl Reply {
             }
             8 if items == 1 => Self::Start(None),
             8 => fields(1).and_then(|()| Ok(Self::Start(Some(take_name(reader)?))))?,
+            15 => fields(0).map(|()| Self::Stop)?,
             _ => return Err(CborError::Range),
         })
     }

@@ -62,7 +62,7 @@ pub enum Request {
         /// The larger one.
         new: u64,
     },
-    /// Kind 9: are you alive? Answer: [`super::Reply::Done`].
+    /// Kind 9: are you alive? Answer: [`super::Reply::Done`] or [`super::Reply::Stop`].
     Ping,
     /// Kind 10: records that come before those of the next [`Request::Append`] of this connection, which they would make too
     /// long. Answer: [`super::Reply::Done`]; nothing is stored before that append, and all of it with it. Several add up, to
