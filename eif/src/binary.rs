@@ -1,0 +1,107 @@
+//! The enclave's program, built so that neither the place of the sources nor the caller's environment shows in its bytes.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, ensure};
+
+/// The only target: Nitro images of AArch64 are not built here.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+const PROFILE: &str = "enclave";
+/// What the caller's environment may not decide, by the beginning of the name.
+const IGNORED: [&str; 14] = [
+    "RUSTFLAGS",
+    "RUSTC_",
+    "CARGO_ENCODED_",
+    "CARGO_BUILD_",
+    "CARGO_PROFILE_",
+    "CARGO_TARGET_X86_64",
+    "CARGO_INCREMENTAL",
+    "AWS_LC_",
+    "CFLAGS",
+    "CXXFLAGS",
+    "LDFLAGS",
+    "CC",
+    "CXX",
+    "LD_",
+];
+
+/// Where a package's program is built.
+pub(crate) struct Workshop {
+    /// The root of the workspace.
+    root: PathBuf,
+    target: PathBuf,
+    cargo_home: PathBuf,
+}
+
+impl Workshop {
+    /// The workspace that this tool was built from, with the target directory that cargo would take.
+    pub(crate) fn of(root: PathBuf) -> anyhow::Result<Self> {
+        let root = root.canonicalize().with_context(|| format!("{}", root.display()))?;
+        let target = variable("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |target| root.join(target));
+        let cargo_home = match (variable("CARGO_HOME"), variable("HOME")) {
+            (Some(home), _) => PathBuf::from(home),
+            (None, Some(home)) => Path::new(&home).join(".cargo"),
+            (None, None) => anyhow::bail!("neither CARGO_HOME nor HOME is set"),
+        };
+        Ok(Self { root, target, cargo_home })
+    }
+
+    /// Builds the program of a package and gives its bytes. What it says goes to standard error.
+    pub(crate) fn build(&self, package: &str) -> anyhow::Result<Vec<u8>> {
+        let places = [(&self.cargo_home, "/cargo"), (&self.target, "/target"), (&self.root, "/build")];
+        let prefix = |option: &str| places.map(|(place, name)| format!("{option}={}={name}", place.display()));
+        let rust = [vec!["-Ctarget-feature=+crt-static".to_owned()], prefix("--remap-path-prefix").into()].concat();
+        let mut cargo = Command::new("cargo");
+        for (name, _) in std::env::vars_os() {
+            let said = name.to_string_lossy();
+            if IGNORED.iter().any(|ignored| said.starts_with(ignored)) {
+                cargo.env_remove(&name);
+            }
+        }
+        let status = cargo
+            .current_dir(&self.root)
+            .args(["build", "--locked", "--quiet", "--profile", PROFILE, "--target", TARGET])
+            // By itself: the features of the workspace's other members would leak into it.
+            .args(["--package", package, "--bin", package])
+            .arg("--target-dir")
+            .arg(&self.target)
+            .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}"))
+            .env("CFLAGS", prefix("-ffile-prefix-map").join(" "))
+            .env("CARGO_INCREMENTAL", "0")
+            .envs([("SOURCE_DATE_EPOCH", "0"), ("LC_ALL", "C"), ("TZ", "UTC")])
+            .status()
+            .context("running cargo")?;
+        ensure!(status.success(), "cargo did not build {package}: {status}");
+        let path = self.target.join(TARGET).join(PROFILE).join(package);
+        std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// A file of the workspace.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// What decides the program's bytes besides the sources, as name and version.
+    pub(crate) fn tools(&self) -> Vec<(&'static str, String)> {
+        let commands: [(&str, &str, &[&str]); 4] = [
+            ("rustc", "rustc", &["--version"]),
+            ("cc", "cc", &["--version"]),
+            ("ld", "ld", &["--version"]),
+            ("libc", "getconf", &["GNU_LIBC_VERSION"]),
+        ];
+        let version = |program: &str, arguments: &[&str]| {
+            let output =
+                Command::new(program).args(arguments).current_dir(&self.root).env("LC_ALL", "C").output().ok()?;
+            Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
+        };
+        let found = commands.map(|(name, program, arguments)| (name, version(program, arguments)));
+        found.into_iter().map(|(name, version)| (name, version.unwrap_or_else(|| "unknown".to_owned()))).collect()
+    }
+}
+
+fn variable(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
