@@ -51,9 +51,11 @@ impl Workshop {
 
     /// Builds the program of a package and gives its bytes. What it says goes to standard error.
     pub(crate) fn build(&self, package: &str) -> anyhow::Result<Vec<u8>> {
-        let places = [(&self.cargo_home, "/cargo"), (&self.target, "/target"), (&self.root, "/build")];
-        let prefix = |option: &str| places.map(|(place, name)| format!("{option}={}={name}", place.display()));
-        let rust = [vec!["-Ctarget-feature=+crt-static".to_owned()], prefix("--remap-path-prefix").into()].concat();
+        let [cargo_home, target, root] =
+            [(&*self.cargo_home, "/cargo"), (&*self.target, "/target"), (&*self.root, "/build")];
+        let mut rust = vec!["-Ctarget-feature=+crt-static".to_owned()];
+        rust.extend(mapped("--remap-path-prefix", [cargo_home, target, root]));
+        let c = mapped("-ffile-prefix-map", [cargo_home, root, target]);
         let mut cargo = Command::new("cargo");
         for (name, _) in std::env::vars_os() {
             let said = name.to_string_lossy();
@@ -69,7 +71,7 @@ impl Workshop {
             .arg("--target-dir")
             .arg(&self.target)
             .env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}"))
-            .env("CFLAGS", prefix("-ffile-prefix-map").join(" "))
+            .env("CFLAGS", c.join(" "))
             .env("CARGO_INCREMENTAL", "0")
             .envs([("SOURCE_DATE_EPOCH", "0"), ("LC_ALL", "C"), ("TZ", "UTC")])
             .status()
@@ -102,6 +104,29 @@ impl Workshop {
     }
 }
 
+/// Options that put names in the places of paths. Of several that fit, compilers take the last: a place inside of another one
+/// comes after it.
+fn mapped(option: &str, places: [(&Path, &str); 3]) -> Vec<String> {
+    let is_inside = |place: &Path| places.iter().any(|(other, _)| place != *other && place.starts_with(other));
+    let (inside, outside): (Vec<_>, Vec<_>) = places.into_iter().partition(|(place, _)| is_inside(place));
+    let option = |(place, name): (&Path, &str)| format!("{option}={}={name}", place.display());
+    outside.into_iter().chain(inside).map(option).collect()
+}
+
 fn variable(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_directory_inside_of_the_sources_keeps_its_own_name() {
+        let of = |root: &str, target: &str| {
+            mapped("-m", [(Path::new("/h"), "/cargo"), (Path::new(target), "/target"), (Path::new(root), "/build")])
+        };
+        assert_eq!(of("/src", "/src/target"), ["-m=/h=/cargo", "-m=/src=/build", "-m=/src/target=/target"]);
+        assert_eq!(of("/src", "/tmp/t"), ["-m=/h=/cargo", "-m=/tmp/t=/target", "-m=/src=/build"]);
+    }
 }

@@ -27,6 +27,7 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of them")]
 enum Command {
     /// Build an image from a configuration, and measurements.json beside it.
     ///

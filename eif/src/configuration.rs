@@ -67,11 +67,8 @@ fn refused(text: &str, error: &ConfigError) -> Mistake {
             return Mistake { line, what: error.message().to_owned() };
         }
         ConfigError::Predecessor { label, .. } | ConfigError::Register { label, .. } => {
-            let lines = (1..).zip(text.lines());
-            lines
-                .filter(|(_, line)| line.contains(label) && line.trim_start().starts_with("label"))
-                .map(|(n, _)| n)
-                .next()
+            let is_its = |line: &str| line.contains(label) && line.trim_start().starts_with("label");
+            (1..).zip(text.lines()).find_map(|(number, line)| is_its(line).then_some(number))
         }
         ConfigError::KeyDefaults(error) => {
             let said = error.to_string();
@@ -133,7 +130,7 @@ pub(crate) mod tests {
             ("vsock:any:5000", "tcp:0.0.0.0:5000", "listen: an image listens on vsock alone"),
             ("max_uses = 1048576", "max_uses = 0", "key_defaults"),
             ("connections = 4096", "connections = 0", "limits: connections must not be 0"),
-            ("label = \"1.0.0\"", "label = \"\\u0007\"", "predecessor"),
+            ("label = \"1.0.0\"\npcr0 = \"1", "label = \"1.0.0\"\npcr0 = \"x", "predecessor"),
         ] {
             let found = mistakes(from, to);
             let line = format!("line {}: ", at(from));

@@ -64,7 +64,7 @@ pub fn main(trust: impl FnOnce() -> Result<Trust, Box<dyn Error + Send + Sync>>)
     tracing_subscriber::fmt().with_target(false).with_ansi(false).init();
     let ended = run(trust);
     match &ended {
-        Ok(()) => tracing::info!("stopped; the log is sealed"),
+        Ok(()) => tracing::info!(memory = memory(), "stopped; the log is sealed"),
         Err(error) => tracing::error!("{error}"),
     }
     if pid1::is_first_process() {
@@ -107,9 +107,12 @@ fn run(trust: impl FnOnce() -> Result<Trust, Box<dyn Error + Send + Sync>>) -> R
 }
 
 fn say_serving(serving: Serving) {
-    let memory = Memory::now().map(|memory| memory.to_string()).unwrap_or_default();
     let Serving { endpoint, log_id, epoch } = serving;
-    tracing::info!(%endpoint, %log_id, %epoch, memory, "serving");
+    tracing::info!(%endpoint, %log_id, %epoch, memory = memory(), "serving");
+}
+
+fn memory() -> String {
+    Memory::now().map(|memory| memory.to_string()).unwrap_or_default()
 }
 
 /// Cancelled by SIGTERM, or by SIGINT, which the first process gets for Ctrl-Alt-Del.

@@ -8,6 +8,7 @@
 //! | [`parent`] | a parent that does as it is told, also what no honest one does |
 //! | [`world`] | the whole system in one process |
 //! | [`demo`] | the whole system in processes of their own, with explanations |
+//! | [`boot_test`] | real images in an emulated machine |
 //! | [`log_maker`] | logs made without running an enclave |
 //! | [`segments`] | segment files as a vandal sees them |
 //! | [`disk`] | a disk that a test makes fail |
@@ -20,6 +21,7 @@
     reason = "a mock that cannot go on should fail the test loudly"
 )]
 
+pub mod boot_test;
 pub mod clock;
 pub mod demo;
 pub mod disk;

@@ -7,6 +7,7 @@ mod document;
 mod image;
 mod key;
 mod pki;
+mod signer;
 
 use std::{
     fmt,
@@ -26,6 +27,7 @@ pub use document::{DocumentDraft, Form, bytes, cose_sign1, head, null, signed_by
 pub use image::MockImage;
 pub use key::{Curve, SigningKey, public_key_info};
 pub use pki::{Chain, ChainDraft, MockPki, index_of};
+pub use signer::DocumentSigner;
 
 /// Launches enclaves. All that one hypervisor launches hang under one root.
 #[derive(Clone)]

@@ -1,0 +1,191 @@
+//! What is done with the machines, and what must hold after each step.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use transcode_confidential::attestation::PcrIndex;
+
+use super::{
+    Tools, say,
+    stage::{Image, Stage},
+};
+
+/// What `docs/OPERATIONS.md` tells operators to give an enclave.
+const MEMORY_MIB: u32 = 512;
+/// The least that the service boots and works in.
+const LEAST_MEMORY_MIB: u32 = 256;
+const KEY: &str = "content-key-1";
+const CONTENT: usize = 16 << 20;
+
+/// Plays everything; what fails says why.
+pub(super) fn play(tools: Tools, keep: Option<std::path::PathBuf>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let temporary = tempfile::Builder::new().prefix("boot-").tempdir()?;
+    let (dir, temporary) = match keep {
+        Some(dir) => {
+            std::fs::create_dir(&dir).with_context(|| format!("making {}", dir.display()))?;
+            (dir.canonicalize()?, None)
+        }
+        None => (temporary.path().to_owned(), Some(temporary)),
+    };
+    let begin = Instant::now();
+    let mut stage = runtime.block_on(Stage::set(dir, Arc::new(tools)))?;
+    let told = tell(&mut stage);
+    if told.is_err()
+        && let Some(temporary) = temporary
+    {
+        say!("everything is kept in {}", temporary.keep().display());
+    }
+    told?;
+    say!("boot test: everything held, in {:.0} s", begin.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn tell(stage: &mut Stage) -> anyhow::Result<()> {
+    let shipped = stage.build("1.0.0", "[limits]\nconnections = 4096\n")?;
+    let successor = format!("[[predecessors]]\nlabel = \"1.0.0\"\n{}", predecessor(&shipped)?);
+    let upgraded = stage.build("1.1.0", &successor)?;
+    let changed = stage.build("changed", "[limits]\nconnections = 4097\n")?;
+    let size = std::fs::metadata(&shipped.path)?.len();
+    say!("image: {:.1} MiB; registers as cargo eif verify computes them", size as f64 / f64::from(1 << 20));
+
+    first_boot(stage, &shipped)?;
+    second_boot(stage, &shipped)?;
+    upgrade(stage, &shipped, &upgraded, &changed)?;
+    strangers(stage, &shipped, &changed)
+}
+
+/// The main job.
+fn first_boot(stage: &mut Stage, image: &Image) -> anyhow::Result<()> {
+    stage.let_in(&[image])?;
+    stage.start_proxy("segments")?;
+    let (mut machine, greeted) = stage.host.boot(&image.path, MEMORY_MIB, "first")?;
+    let serving = machine.says("serving ")?;
+    let status = stage.does("operator", image, &["status"])?;
+    let first = machine.started.elapsed();
+    say!("boot: {:.1} s to the launcher's greeting, {:.1} s to the first request served", secs(greeted), secs(first));
+    say!("memory of {MEMORY_MIB} MiB when it serves: {}", memory(&serving));
+
+    let attested = &status["attestation"];
+    ensure!(attested["image"] == "expected", "the image is {attested}");
+    for index in PcrIndex::OF_IMAGE {
+        let expected =
+            image.expected.images().first().and_then(|image| image.pcrs().get(index)).context("a register")?;
+        let found = attested["pcrs"][index.get().to_string()].as_str();
+        ensure!(found == Some(&expected.to_string()), "{index} is {found:?}, measured as {expected}");
+    }
+    ensure!(attested["epoch"] == 1, "the first epoch: {status}");
+
+    stage.does("operator", image, &["keys", "generate", KEY])?;
+    let (plain, sealed, opened) = (stage.path("plain"), stage.path("sealed"), stage.path("opened"));
+    let content: Vec<u8> = (0..CONTENT).map(|at| (at * 31 >> 3) as u8).collect();
+    std::fs::write(&plain, &content)?;
+    let begin = Instant::now();
+    stage.does("transcoder", image, &["encrypt", "--key", KEY, &plain, "-o", &sealed])?;
+    let encrypted = begin.elapsed();
+    let begin = Instant::now();
+    stage.does("transcoder", image, &["decrypt", &sealed, "-o", &opened])?;
+    ensure!(std::fs::read(&opened)? == content, "what was decrypted is not what was encrypted");
+    let mib = f64::from((CONTENT >> 20) as u32);
+    say!(
+        "content, emulated: {:.1} MiB/s encrypted, {:.1} MiB/s decrypted",
+        mib / secs(encrypted),
+        mib / secs(begin.elapsed())
+    );
+
+    let rotated = stage.does("operator", image, &["keys", "rotate", KEY])?;
+    ensure!(rotated["key"]["active_version"] == 2, "rotated to {rotated}");
+    stage.does("transcoder", image, &["decrypt", &sealed, "-o", &opened])?;
+    stage.does("operator", image, &["keys", "generate", "content-key-2"])?;
+    stage.does("operator", image, &["keys", "revoke", "content-key-2"])?;
+    let denied =
+        stage.confidential("transcoder", image, &["encrypt", "--key", "content-key-2", &plain, "-o", "/dev/null"])?;
+    ensure!(denied.code == 5, "a revoked key: exit code {}: {}", denied.code, denied.json);
+    let receipt = stage.path("receipt");
+    stage.does("operator", image, &["keys", "rotate", KEY, "--receipt", &receipt])?;
+    machine.kill();
+    say!("attested, generated, encrypted, decrypted, rotated, revoked; the machine is killed");
+    Ok(())
+}
+
+/// The log goes on after a failure of power, in as little memory as there may be, and ends well when it is told to.
+fn second_boot(stage: &mut Stage, image: &Image) -> anyhow::Result<()> {
+    let (mut machine, _) = stage.host.boot(&image.path, LEAST_MEMORY_MIB, "second")?;
+    let serving = machine.says("serving ")?;
+    ensure!(serving.contains("epoch=2"), "the second epoch: {serving}");
+    let (sealed, opened) = (stage.path("sealed"), stage.path("opened"));
+    stage.does("transcoder", image, &["decrypt", &sealed, "-o", &opened])?;
+    ensure!(std::fs::read(&opened)? == std::fs::read(stage.path("plain"))?, "another content after the restart");
+    stage.proxy.as_ref().context("the proxy")?.signal("USR1")?;
+    let stopped = machine.says("stopped; the log is sealed")?;
+    say!("memory of {LEAST_MEMORY_MIB} MiB after work: {}", memory(&stopped));
+    machine.ends()?;
+    let receipt = stage.path("receipt");
+    let report = stage.audit("segments", &[image], &["--receipt", &receipt])?;
+    ensure!(report.code == 0 && report.json["verdict"] == "intact", "the verdict is {}", report.json);
+    say!("continued in epoch 2, stopped when asked; offline: intact, {} events", report.json["events"]);
+    Ok(())
+}
+
+/// A new image takes the log over where it names the old one, and not otherwise.
+fn upgrade(stage: &mut Stage, old: &Image, new: &Image, stranger: &Image) -> anyhow::Result<()> {
+    stage.let_in(&[old, new, stranger])?;
+    let (machine, _) = stage.host.boot(&stranger.path, MEMORY_MIB, "no-predecessor")?;
+    let console = machine.ends()?;
+    ensure!(console.contains("boot failed: the log is"), "it gave up for another reason:\n{console}");
+    let (mut machine, _) = stage.host.boot(&new.path, MEMORY_MIB, "upgraded")?;
+    let serving = machine.says("serving ")?;
+    ensure!(serving.contains("epoch=3"), "the third epoch: {serving}");
+    let (sealed, opened) = (stage.path("sealed"), stage.path("opened"));
+    stage.does("transcoder", new, &["decrypt", &sealed, "-o", &opened])?;
+    stage.proxy.as_ref().context("the proxy")?.signal("USR1")?;
+    machine.says("stopped; the log is sealed")?;
+    machine.ends()?;
+    let report = stage.audit("segments", &[old, new], &["--receipt", &stage.path("receipt")])?;
+    ensure!(report.code == 0 && report.json["verdict"] == "intact", "the verdict is {}", report.json);
+    ensure!(report.json["epochs"] == 3, "three epochs: {}", report.json);
+    let report = stage.audit("segments", &[old], &[])?;
+    ensure!(report.code != 0, "an auditor who does not know the new image finds nothing wrong: {}", report.json);
+    say!("an image that names no predecessor is refused the log; the one that does continued it in epoch 3");
+    Ok(())
+}
+
+/// One byte of configuration makes another image, for KMS and for clients.
+fn strangers(stage: &mut Stage, image: &Image, changed: &Image) -> anyhow::Result<()> {
+    stage.let_in(&[image])?;
+    stage.start_proxy("other-segments")?;
+    let (machine, _) = stage.host.boot(&changed.path, MEMORY_MIB, "changed")?;
+    let console = machine.ends()?;
+    let refused = console.contains("the log key cannot be had from KMS") && console.contains("PCR0");
+    ensure!(refused, "it gave up for another reason:\n{console}");
+    stage.let_in(&[changed])?;
+    let (mut machine, _) = stage.host.boot(&changed.path, MEMORY_MIB, "changed-let-in")?;
+    machine.says("serving ")?;
+    let refused = stage.confidential("operator", image, &["status"])?;
+    ensure!(refused.code != 0 && refused.json.to_string().contains("PCR"), "the client: {}", refused.json);
+    stage.does("operator", changed, &["status"])?;
+    machine.kill();
+    say!("an image changed by one byte of configuration is refused by KMS and by the client");
+    Ok(())
+}
+
+fn predecessor(image: &Image) -> anyhow::Result<String> {
+    let pcrs = image.expected.images().first().context("an image")?.pcrs();
+    let lines = PcrIndex::OF_IMAGE.map(|index| {
+        let value = pcrs.get(index).map(ToString::to_string).unwrap_or_default();
+        format!("pcr{} = \"{value}\"\n", index.get())
+    });
+    Ok(lines.concat())
+}
+
+/// What a line of the console says of memory.
+fn memory(line: &str) -> &str {
+    line.split("memory=").nth(1).unwrap_or(line).trim_matches('"')
+}
+
+fn secs(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
