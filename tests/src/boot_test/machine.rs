@@ -107,7 +107,7 @@ impl Host {
         let launcher = UnixListener::bind(&launcher_path)?;
         let mut vsock = Process::start(
             Command::new(&self.tools.vhost)
-                .args(["--guest-cid", "16", "--tx-buffer-size", "16384", "--socket"])
+                .args(["--guest-cid", "16", "--tx-buffer-size", "262144", "--socket"])
                 .arg(&socket)
                 .arg("--uds-path")
                 .arg(self.vsock()),

@@ -49,12 +49,14 @@ pub(super) struct Stage {
     ca: String,
     authority: String,
     pub(super) proxy: Option<Process>,
+    /// Where clients remember the log; another log needs another memory, or they refuse it.
+    pub(super) memory: &'static str,
 }
 
 impl Stage {
     /// Makes all that exists before the first image: people, a policy, KMS and its key, which nobody may use yet.
     pub(super) async fn set(dir: PathBuf, tools: Arc<Tools>) -> anyhow::Result<Self> {
-        for name in ["policies", "state", "images"] {
+        for name in ["policies", "state", "other-state", "images"] {
             std::fs::create_dir(dir.join(name))?;
         }
         let pki = MockPki::load(&tools.roots);
@@ -66,7 +68,8 @@ impl Stage {
         let key = kms.create_key(json!({ "Version": "2012-10-17", "Statement": [] }));
         let host = Host { dir, tools, signer: Arc::new(DocumentSigner::new(pki)) };
         host.serve_signatures()?;
-        let mut stage = Self { host, kms, key, ca: String::new(), authority: String::new(), proxy: None };
+        let mut stage =
+            Self { host, kms, key, ca: String::new(), authority: String::new(), proxy: None, memory: "state" };
         let pki = stage.path("pki");
         stage.must(&["pki", "init", "--dir", &pki])?;
         for name in ["operator", "transcoder"] {
@@ -152,7 +155,8 @@ impl Stage {
         std::fs::write(&config, text)?;
         let log = self.host.dir.join("proxy.log");
         let mut command = Command::new(&self.host.tools.proxy);
-        self.proxy = Some(Process::start(command.arg("--config").arg(&config), &log)?);
+        self.proxy =
+            Some(Process::start(command.args(["--log", "parent_proxy=debug", "--config"]).arg(&config), &log)?);
         let begin = std::time::Instant::now();
         while !Path::new(&self.path("relay")).exists() {
             ensure!(begin.elapsed() < PATIENCE, "the proxy does not serve: {}", std::fs::read_to_string(&log)?);
@@ -164,7 +168,7 @@ impl Stage {
     /// Runs `confidential` as somebody who expects an image.
     pub(super) fn confidential(&self, who: &str, image: &Image, args: &[&str]) -> anyhow::Result<Ran> {
         let (server, identity) = (format!("unix:{}", self.path("relay")), self.path(&format!("pki/{who}.pem")));
-        let (root, state) = (self.path("nsm-root.pem"), self.path(&format!("state/{who}")));
+        let (root, state) = (self.path("nsm-root.pem"), self.path(&format!("{}/{who}", self.memory)));
         let measurements = image.measurements.to_string_lossy();
         let options = ["--server", &server, "--identity", &identity, "--measurements", &measurements, "--root", &root];
         self.run(&[&options[..], &["--state", &state], args].concat())
