@@ -84,7 +84,7 @@ fn first_boot(stage: &mut Stage, image: &Image) -> anyhow::Result<()> {
 
     stage.does("operator", image, &["keys", "generate", KEY])?;
     let (plain, sealed, opened) = (stage.path("plain"), stage.path("sealed"), stage.path("opened"));
-    let content: Vec<u8> = (0..CONTENT).map(|at| (at * 31 >> 3) as u8).collect();
+    let content: Vec<u8> = (0..CONTENT).map(|at| ((at * 31) >> 3) as u8).collect();
     std::fs::write(&plain, &content)?;
     let begin = Instant::now();
     moves(stage, image, &["encrypt", "--key", KEY, &plain, "-o", &sealed])?;
