@@ -12,7 +12,10 @@ mod remembering;
 mod reports;
 mod source;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header::CONTENT_TYPE};
@@ -53,6 +56,8 @@ struct Shared {
     memory: LogMemory,
     accepted_log: Option<LogId>,
     remembering: Remembering,
+    /// Whether a log may contradict what is remembered because it was restored.
+    accept_restored: AtomicBool,
     /// The log as the newest attested key showed it. Held locked while it is checked, so that many calls check once.
     view: Mutex<Option<Arc<LogView>>>,
 }
@@ -84,8 +89,23 @@ impl Client {
     /// A client that connects when it is first used and remembers logs in `memory`. A server that is known with another log
     /// is refused, except with the log `accepted_log`.
     pub fn new(session: Session, memory: LogMemory, accepted_log: Option<LogId>) -> Self {
-        let (remembering, view) = (Remembering::default(), Mutex::new(None));
-        Self { shared: Arc::new(Shared { session, memory, accepted_log, remembering, view }), idempotency_key: None }
+        Self {
+            shared: Arc::new(Shared {
+                session,
+                memory,
+                accepted_log,
+                remembering: Remembering::default(),
+                accept_restored: AtomicBool::new(false),
+                view: Mutex::new(None),
+            }),
+            idempotency_key: None,
+        }
+    }
+
+    /// From here on a log that contradicts what is remembered is accepted where the policy authority had it taken up from an
+    /// older copy. What was remembered is kept as evidence of what was lost.
+    pub fn accept_restored(&self) {
+        self.shared.accept_restored.store(true, Ordering::Relaxed);
     }
 
     /// A client whose one next call that changes something carries this idempotency key: sent again under the same key, within

@@ -143,7 +143,7 @@ impl ClientError {
     }
 
     /// The reason's stable name, where it is not the enclave that refuses: its answers have a code.
-    pub const fn reason(&self) -> Option<&'static str> {
+    pub fn reason(&self) -> Option<&'static str> {
         match self {
             Self::Session(error) => Some(error.reason()),
             Self::Log(error) => Some(error.reason()),

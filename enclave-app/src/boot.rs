@@ -11,6 +11,7 @@
 mod log_key;
 mod measure;
 mod replay;
+mod restore;
 
 use std::{sync::Arc, time::Duration};
 
@@ -167,11 +168,20 @@ pub async fn boot(parts: &Parts, stop: &CancellationToken, abandon: &Cancellatio
     let unfinished: Vec<Unfinished> = fold.unfinished().cloned().collect();
     check_agreement(&welcome, &state, quarantined.is_some())?;
 
+    let restored = match &state {
+        Some((log_id, _, state)) => {
+            let authority = (&config.policy_authority, config.deployment.as_str());
+            restore::ordered(&link, authority, (*log_id, state), &fold).await?
+        }
+        None => None,
+    };
+
     let log_id = match &state {
         Some((log_id, ..)) => *log_id,
         None => new_log_id(&entropy)?,
     };
-    let epoch = Epoch(chain.epoch().0.saturating_add(1));
+    let lost = restored.as_ref().map_or(Epoch(0), |restored| restored.lost_epoch);
+    let epoch = Epoch(chain.epoch().max(lost).0.saturating_add(1));
     let (first, previous) = (Sequence(chain.size()), chain.last());
     let epoch_key = Arc::new(SigningKey::from_seed(&KeyMaterial::generate(&*entropy)?)?);
     measure::lock_epoch(&parts.nsm, log_id, epoch, previous, &epoch_key.public_key())?;
@@ -246,7 +256,9 @@ pub async fn boot(parts: &Parts, stop: &CancellationToken, abandon: &Cancellatio
     let draft = EventDraft::new(AuditEventType::EnclaveCreated, format!("epoch {epoch} opened"))
         .body(EventBody::EpochOpened(Box::new(opened)));
     let records = vec![Record::new(RecordKind::Attestation, document), Record::new(RecordKind::WrappedKey, record)];
-    let recorded = ledger.decide_at_once(|_, _| Ok(Entry { draft, records }))?;
+    // One batch: whoever sees the epoch sees that it goes on from a copy.
+    let first = [Entry { draft, records }].into_iter().chain(restored.map(|restored| restored.entry)).collect();
+    let recorded = ledger.place_together(first)?;
     if let Some(draft) = quarantined {
         let _ = ledger.decide_at_once(|_, _| Ok(draft.into()))?;
     }

@@ -26,17 +26,32 @@ const FILES: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct PolicySource {
     path: Reloadable<PathBuf>,
+    restore: Reloadable<Option<PathBuf>>,
     offered: Mutex<HashMap<Digest, Instant>>,
 }
 
 impl PolicySource {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path: Reloadable::new(path), offered: Mutex::default() }
+        Self { path: Reloadable::new(path), restore: Reloadable::new(None), offered: Mutex::default() }
     }
 
-    pub(crate) fn reload(&self, path: PathBuf) {
+    pub(crate) fn reload(&self, path: PathBuf, restore: Option<PathBuf>) {
         self.path.replace(path);
+        self.restore.replace(restore);
         self.forget_offers();
+    }
+
+    /// The restore document, where there is one.
+    pub(crate) async fn restoration(&self) -> Option<Vec<u8>> {
+        let path = Option::clone(&self.restore.current())?;
+        let shown = path.display().to_string();
+        match tokio::task::spawn_blocking(move || read(&path)).await.ok()? {
+            Ok(document) => Some(document).filter(|document| document.len() <= DOCUMENT_LIMIT),
+            Err(error) => {
+                warn!(path = shown, %error, "the restore document cannot be read");
+                None
+            }
+        }
     }
 
     /// A session that begins has been offered nothing yet.
@@ -143,7 +158,7 @@ mod tests {
         assert_eq!(source.newer_than(3).await, Some(document(5)));
         assert_eq!(source.newer_than(3).await, Some(document(4)));
         assert_eq!(source.newer_than(3).await, None);
-        source.reload(dir.path().join("5"));
+        source.reload(dir.path().join("5"), None);
         assert_eq!(source.newer_than(3).await, Some(document(5)));
     }
 

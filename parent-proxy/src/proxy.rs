@@ -147,7 +147,7 @@ impl Proxy {
         }
         let source = self.services.host.as_ref().and_then(|host| host.policy.as_ref());
         if let Some((source, policy)) = source.zip(new.policy.clone()) {
-            source.reload(policy.path);
+            source.reload(policy.path, policy.restore);
         }
         self.metrics.reloads_total.increment();
         if !left.is_empty() {

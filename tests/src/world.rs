@@ -64,7 +64,8 @@ pub use checked::Checked;
 use enclave::{RunningEnclave, Wiring};
 pub use gateway::{Answered, RunningGateway};
 use parent::{Parent, RunningProxy};
-use people::{ClientCa, PolicyAuthority, grant};
+pub use people::PolicyAuthority;
+use people::{ClientCa, grant};
 
 /// Name of the deployment, as configuration and policies give it.
 pub const DEPLOYMENT: &str = "studio";
@@ -622,6 +623,7 @@ session_token = "{session_token}"
 
 [policy]
 path = "{dir}/policies"
+restore = "{dir}/restore.cose"
 
 [admin]
 listen = "unix:{dir}/admin.sock"

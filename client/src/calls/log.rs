@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use transcode_confidential::{
     audit::Receipt,
@@ -80,11 +80,14 @@ impl Client {
             let memory = self.shared.memory.clone();
             let known_before = blocking(move || memory.recall(log_id)).await?;
             let checkpoint = self.checkpoint(connection).await?;
-            if let Some(known) = &known_before {
-                for need in known.needs(&checkpoint)? {
-                    let proof = self.consistency(connection, &need).await?;
-                    known.check(&need, &proof.proof)?;
+            if let Some(known) = &known_before
+                && let Err(contradiction) = self.continues(connection, known, &checkpoint).await?
+            {
+                let accepted = self.restored(connection, known, &checkpoint, contradiction).await?;
+                if !accepted {
+                    continue;
                 }
+                return Ok(LogView { key: connection.attestation().key().clone(), checkpoint, known_before });
             }
             let (memory, server) = (self.shared.memory.clone(), server.clone());
             let (held_against, next) = (known_before.clone(), checkpoint.clone());
@@ -93,6 +96,48 @@ impl Client {
             }
         }
         Err(LogError::Contended { dir: self.shared.memory.dir().to_owned() }.into())
+    }
+
+    /// Whether a checkpoint continues what is remembered. The inner error is what speaks against it.
+    async fn continues(
+        &self,
+        connection: &mut Connection<Attested>,
+        known: &Remembered,
+        checkpoint: &VerifiedCheckpoint,
+    ) -> Result<Result<(), LogError>, ClientError> {
+        let needs = match known.needs(checkpoint) {
+            Ok(needs) => needs,
+            Err(contradiction) => return Ok(Err(contradiction)),
+        };
+        for need in needs {
+            let proof = self.consistency(connection, &need).await?;
+            if let Err(contradiction) = known.check(&need, &proof.proof) {
+                return Ok(Err(contradiction));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Takes over a log that contradicts what is remembered, where the policy authority had it taken up from an older copy, the
+    /// log continues that copy, and we were told to accept it. `false` where the memory has changed meanwhile.
+    async fn restored(
+        &self,
+        connection: &mut Connection<Attested>,
+        known: &Remembered,
+        checkpoint: &VerifiedCheckpoint,
+        contradiction: LogError,
+    ) -> Result<bool, ClientError> {
+        let (Some(need), Some(restored)) = (known.restored_needs(checkpoint), checkpoint.restored()) else {
+            return Err(contradiction.into());
+        };
+        let proof = self.consistency(connection, &need).await?;
+        known.check(&need, &proof.proof)?;
+        if !self.shared.accept_restored.load(Ordering::Relaxed) {
+            let (size, sequence) = (restored.size, restored.sequence);
+            return Err(LogError::Restored { contradiction: Box::new(contradiction), size, sequence }.into());
+        }
+        let (memory, known, next) = (self.shared.memory.clone(), known.clone(), checkpoint.clone());
+        Ok(blocking(move || memory.accept_restored(&known, next)).await?)
     }
 
     async fn check_server(&self, server: &str, shown: LogId) -> Result<(), LogError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use transcode_confidential::{
-    ids::{Digest, KeyId, KeyVersion, LogId, Principal},
+    ids::{Digest, Epoch, KeyId, KeyVersion, LogId, Principal, RootHash},
     message::FrameLength,
     protocol::api::IDEMPOTENCY_KEY_LIMIT,
 };
@@ -53,6 +53,9 @@ pub(super) struct Global {
     /// Accept this log on a server that had another one so far
     #[arg(long, global = true, value_name = "ID")]
     pub(super) accept_log: Option<LogId>,
+    /// Accept a log that lost events, where the policy authority had it restored from an older copy
+    #[arg(long, global = true)]
+    pub(super) accept_restored: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -439,9 +442,38 @@ pub(super) enum PolicyVerb {
         #[command(flatten)]
         once: Once,
     },
+    /// Sign that a log is taken up again from an older copy: what came after the copy is lost
+    Restore(RestoreArgs),
     /// The key policy of the KMS key, as code
     #[command(subcommand)]
     Kms(KmsVerb),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    /// The log
+    pub(super) log_id: LogId,
+    /// Number of events of the copy, as audit verify shows its head
+    #[arg(long, value_name = "N")]
+    pub(super) size: u64,
+    /// Root of the copy, as audit verify shows its head
+    #[arg(long, value_name = "HEX")]
+    pub(super) root: RootHash,
+    /// The deployment, as in the enclave's configuration
+    #[arg(long, value_name = "NAME")]
+    pub(super) deployment: String,
+    /// Greatest epoch that anybody knows of and the copy does not have; 0 where there is none
+    #[arg(long, value_name = "N", default_value = "0", value_parser = parse_epoch)]
+    pub(super) lost_epoch: Epoch,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: String,
+    /// The authority's private key
+    #[arg(long, value_name = "FILE", default_value = "authority.key")]
+    pub(super) key: PathBuf,
+    /// The document to write [default: restore.cose]
+    #[arg(short, long, value_name = "OUT")]
+    pub(super) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -504,6 +536,10 @@ fn parse_frame_length(text: &str) -> Result<FrameLength, String> {
         Ok(length) if bytes >= 4096 => Ok(length),
         _ => Err("4096 to 16777216 bytes".into()),
     }
+}
+
+fn parse_epoch(text: &str) -> Result<Epoch, String> {
+    text.parse().map(Epoch).map_err(|_| "write a number".into())
 }
 
 fn parse_version(text: &str) -> Result<KeyVersion, String> {

@@ -135,8 +135,9 @@ fn describe(epoch: &EpochSummary) -> String {
         Some(label) => line(label),
         None => format!("image not checked, PCR0 {}", epoch.pcr0),
     };
+    let restored = if epoch.restored { ", taken up from a copy" } else { "" };
     format!(
-        "{}: {} events from {}, opened {} by {} ({image})",
+        "{}: {} events from {}, opened {} by {} ({image}){restored}",
         epoch.epoch,
         epoch.events,
         epoch.first,
@@ -156,6 +157,12 @@ const fn explain(note: Note) -> &'static str {
         Note::Pruned => {
             "the log begins with a snapshot; the events before it were given up on the record, and are vouched for by the \
              enclave that took the snapshot"
+        }
+        Note::Restored => {
+            "the policy authority had the log taken up from an older copy: what came after the copy is lost"
+        }
+        Note::EvidenceOfLost => {
+            "some evidence is of events that were lost when the log was taken up from an older copy"
         }
         Note::EvidenceOfPruned => "some evidence is of events that were given up: only its signature was checked",
         _ => "see the documentation",

@@ -89,6 +89,9 @@ pub(super) fn client(global: &Global, environment: &Environment) -> Result<Confi
         Failure::usage("where to remember checkpoints? Give --state DIR; HOME and XDG_STATE_HOME are not set")
     })?;
     let client = Client::new(Session::new(endpoint, settings), LogMemory::new(state), global.accept_log);
+    if global.accept_restored {
+        client.accept_restored();
+    }
     Ok(Configured { client, notes })
 }
 

@@ -3,6 +3,7 @@
 mod authority;
 mod draft;
 mod kms;
+mod restore;
 
 use std::{
     fmt::Write as _,
@@ -33,6 +34,7 @@ pub(super) fn run(verb: PolicyVerb, global: &Global, environment: &Environment) 
         PolicyVerb::Sign { file, key, output } => sign(&file, &key, output),
         PolicyVerb::Show { file, authority } => show(&file, authority.as_deref()),
         PolicyVerb::Put { file, once } => put(&file, &once, global, environment),
+        PolicyVerb::Restore(args) => restore::sign(args),
         PolicyVerb::Kms(verb) => kms::run(verb, global, environment),
     }
 }

@@ -4,7 +4,7 @@ use transcode_confidential::{
         checkpoint::{Checkpoint, SignedNote, VerifierKey, epoch_key_name, log_verifier_key},
     },
     ids::{Epoch, LogId},
-    protocol::api::CheckpointReply,
+    protocol::api::{CheckpointReply, Restored},
     signature::PublicKey,
 };
 
@@ -18,6 +18,7 @@ pub struct VerifiedCheckpoint {
     pub(super) note: String,
     pub(super) log_key: PublicKey,
     pub(super) epoch_key: PublicKey,
+    pub(super) restored: Option<Restored>,
 }
 
 impl VerifiedCheckpoint {
@@ -40,8 +41,8 @@ impl VerifiedCheckpoint {
         if Checkpoint::from_text(note.text())? != Checkpoint::of(log_id, &reply.state) {
             return Err(LogError::CheckpointDiffers);
         }
-        let CheckpointReply { state, checkpoint, log_key, epoch_key, .. } = reply;
-        Ok(Self { log_id, state, note: checkpoint, log_key, epoch_key })
+        let CheckpointReply { state, checkpoint, log_key, epoch_key, restored, .. } = reply;
+        Ok(Self { log_id, state, note: checkpoint, log_key, epoch_key, restored })
     }
 
     /// The log.
@@ -52,6 +53,11 @@ impl VerifiedCheckpoint {
     /// Its state.
     pub const fn state(&self) -> &LogState {
         &self.state
+    }
+
+    /// The newest copy that the log was taken up again from, as the attested enclave says: the policy authority ordered it.
+    pub const fn restored(&self) -> Option<&Restored> {
+        self.restored.as_ref()
     }
 
     /// The C2SP signed note.

@@ -3,7 +3,7 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 use transcode_confidential::{
     audit::{ReceiptError, checkpoint::NoteError, tree::ProofError},
-    ids::{Epoch, LogId},
+    ids::{Epoch, LogId, Sequence},
 };
 
 /// Why an enclave's log is not believed.
@@ -78,6 +78,18 @@ pub enum LogError {
         /// How the proof fails.
         reason: ProofError,
     },
+    /// The log does not continue what is remembered, and says that the policy authority had it taken up from an older copy.
+    #[error(
+        "{contradiction}. The policy authority had the log taken up from a copy of {size} events, as event {sequence} records: what came after the copy is lost. If you know of that, accept it with --accept-restored; the evidence of what was lost is kept"
+    )]
+    Restored {
+        /// What speaks against the log without that.
+        contradiction: Box<LogError>,
+        /// Number of events of the copy.
+        size: u64,
+        /// The event that records it.
+        sequence: Sequence,
+    },
     /// A reply's receipt does not verify.
     #[error("the receipt in the reply is wrong: {0}; whether the event is on the record is not proven")]
     Receipt(#[from] ReceiptError),
@@ -113,8 +125,9 @@ pub enum LogError {
 
 impl LogError {
     /// The reason's stable name.
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
+            Self::Restored { contradiction, .. } => contradiction.reason(),
             Self::NotAttested { .. } => "checkpoint-not-attested",
             Self::Checkpoint(_) | Self::CheckpointDiffers => "checkpoint-wrong",
             Self::UnknownLog { .. } => "log-unknown",

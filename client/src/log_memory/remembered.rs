@@ -42,7 +42,7 @@ pub struct ConsistencyNeed {
 
 impl From<VerifiedCheckpoint> for Remembered {
     fn from(checkpoint: VerifiedCheckpoint) -> Self {
-        let VerifiedCheckpoint { log_id, state, note, log_key, epoch_key } = checkpoint;
+        let VerifiedCheckpoint { log_id, state, note, log_key, epoch_key, restored: _ } = checkpoint;
         Self { log_id, log_key, epoch_key, state, checkpoint: note, beyond: None }
     }
 }
@@ -104,6 +104,25 @@ impl Remembered {
             }
         }
         Ok(needs)
+    }
+
+    /// What must be proven where `next` does not continue what is remembered, because the policy authority had the log taken up
+    /// from an older copy: that it continues that copy. `None` where no restore explains the contradiction.
+    pub fn restored_needs(&self, next: &VerifiedCheckpoint) -> Option<ConsistencyNeed> {
+        let restored = next.restored().filter(|restored| {
+            let of_epoch = self.state.epoch < restored.epoch || self.epoch_key != next.epoch_key;
+            next.log_key == self.log_key
+                && of_epoch
+                && self.newest().size > restored.size
+                && restored.size <= restored.sequence.0
+                && restored.sequence.0 < next.state.size
+        })?;
+        Some(ConsistencyNeed {
+            old: restored.size,
+            old_root: restored.root,
+            new: next.state.size,
+            new_root: next.state.root,
+        })
     }
 
     /// Checks a proof.

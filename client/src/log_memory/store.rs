@@ -84,6 +84,28 @@ impl LogMemory {
         Ok(true)
     }
 
+    /// Remembers a checkpoint of a log that was taken up from an older copy, in the place of `known`, which goes to
+    /// `lost/<log id>-<events>-<epoch>.json`: it is the evidence of what was lost. `false` where something else is remembered by
+    /// now.
+    ///
+    /// # Errors
+    /// [`LogError::Memory`].
+    pub fn accept_restored(&self, known: &Remembered, checkpoint: VerifiedCheckpoint) -> Result<bool, LogError> {
+        let log_id = checkpoint.log_id();
+        let _lock = self.lock()?;
+        if self.recall(log_id)?.as_ref() != Some(known) {
+            return Ok(false);
+        }
+        let lost = self.dir.join("lost");
+        fs::create_dir_all(&lost).map_err(at(&lost))?;
+        let newest = known.newest();
+        // 1. The evidence is durable under its new name: a crash here leaves it twice.
+        self.write(&lost.join(format!("{log_id}-{}-{}.json", newest.size, newest.epoch)), known)?;
+        // 2. Only then the new history takes its place.
+        self.write(&self.log_path(log_id), &Remembered::from(checkpoint))?;
+        Ok(true)
+    }
+
     /// Remembers the seal of a verified receipt.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use transcode_confidential::{
     audit::checkpoint::Checkpoint,
     keys::{KeyState, RotationNeed},
     protocol::{
-        api::{CheckpointReply, ConsistencyReply, ErrorCode, NONCE_PATH_HEADER, ReceiptText, Status},
+        api::{CheckpointReply, ConsistencyReply, ErrorCode, NONCE_PATH_HEADER, ReceiptText, Restored, Status},
         host::{Reply, Request},
         policy::{DOCUMENT_LIMIT, Operation, SignedPolicy},
     },
@@ -70,6 +70,16 @@ pub(super) async fn attestation(
 
 pub(super) async fn checkpoint(State(service): App, _caller: Caller) -> Json<CheckpointReply> {
     let (log_id, state) = (service.custody.log_id(), service.custody.ledger.persisted());
+    let restored = service.custody.ledger.with_fold(|fold, _| {
+        let newest = fold.restorations().rev().find(|restored| restored.sequence.0 < state.size);
+        newest.map(|newest| Restored {
+            sequence: newest.sequence,
+            epoch: newest.epoch,
+            size: newest.size,
+            root: newest.root,
+            document: newest.document,
+        })
+    });
     let note = Checkpoint::of(log_id, &state).sign(&service.log_key, service.custody.epoch, &service.epoch_key);
     Json(CheckpointReply {
         log_id,
@@ -77,6 +87,7 @@ pub(super) async fn checkpoint(State(service): App, _caller: Caller) -> Json<Che
         checkpoint: note.to_string(),
         log_key: service.log_key.public_key(),
         epoch_key: service.epoch_key.public_key(),
+        restored,
     })
 }
 

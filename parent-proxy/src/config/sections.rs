@@ -101,6 +101,9 @@ pub struct StoreConfig {
 pub struct PolicyConfig {
     /// A policy document, or a directory of them.
     pub path: PathBuf,
+    /// A restore document of the same authority, handed to an enclave that boots. It does nothing where the log is not the copy
+    /// that it names.
+    pub restore: Option<PathBuf>,
 }
 
 /// `[admin]`: health and metrics over plain HTTP, for this machine only.

@@ -222,6 +222,10 @@ impl Host {
                 self.store.with(move |store| store.quarantine(name, offset)).await?;
                 Reply::Done
             }
+            Request::Restoration => Reply::Policy(match &self.policy {
+                Some(policy) => policy.restoration().await,
+                None => None,
+            }),
             Request::Prune { below } => {
                 self.store.with(move |store| store.prune(below)).await?;
                 Reply::Done

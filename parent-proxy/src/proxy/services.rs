@@ -60,7 +60,11 @@ impl Services {
             let credentials = config.credentials.clone().map(|source| {
                 Credentials::new(source, Arc::clone(&dependencies.variables), Arc::clone(&dependencies.clock))
             });
-            let policy = config.policy.clone().map(|policy| PolicySource::new(policy.path));
+            let policy = config.policy.clone().map(|policy| {
+                let source = PolicySource::new(policy.path.clone());
+                source.reload(policy.path, policy.restore);
+                source
+            });
             Arc::new(Host::new(host, enclave, store, credentials, policy, Arc::clone(metrics)))
         });
         let admin = Arc::new(Admin { host: host.clone(), metrics: Arc::clone(metrics), stopping });

@@ -6,7 +6,11 @@ use rcgen::{
 };
 use transcode_confidential::{
     entropy::OsEntropy,
-    protocol::policy::{Grant, Operation, Policy, SignedPolicy},
+    ids::{Epoch, LogId, RootHash},
+    protocol::{
+        policy::{Grant, Operation, Policy, SignedPolicy},
+        restore::{Restore, SignedRestore},
+    },
     secret::KeyMaterial,
     signature::{PublicKey, SigningKey},
     time::{Clock as _, SystemClock},
@@ -85,6 +89,14 @@ impl PolicyAuthority {
         self.policy.version += 1;
         change(&mut self.policy);
         self.sign(self.policy.clone())
+    }
+
+    /// Orders that a log is taken up again from a copy.
+    pub fn restore(&self, (log_id, size, root): (LogId, u64, RootHash), lost_epoch: Epoch) -> Vec<u8> {
+        let (deployment, issued_at) = (self.policy.deployment.clone(), SystemClock.now());
+        let reason = "the disk died".to_owned();
+        let restore = Restore { deployment, log_id, size, root, lost_epoch, issued_at, reason };
+        SignedRestore::sign(restore, &self.key).document().to_vec()
     }
 
     /// Signs any policy.

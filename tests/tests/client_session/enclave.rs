@@ -221,6 +221,7 @@ impl FakeLog {
             checkpoint: Checkpoint::of(self.log_id, &state).sign(&log_key, self.epoch, &epoch_key).to_string(),
             log_key: log_key.public_key(),
             epoch_key: epoch_key.public_key(),
+            restored: None,
         }
     }
 

@@ -27,6 +27,7 @@ mod pruning;
 mod reports;
 mod requests;
 mod restarts;
+mod restores;
 mod resumption;
 mod snapshots;
 mod streams;

@@ -22,7 +22,7 @@ pub use data_key::{
 };
 pub use error::{ApiError, ErrorCode};
 pub use key::{ChangeKey, CreateKey, DecryptFrom, KeyChanged, KeyInfo, KeyList, RotateKey, VersionInfo};
-pub use log::{CheckpointReply, ConsistencyReply, KmsHealth, Status};
+pub use log::{CheckpointReply, ConsistencyReply, KmsHealth, Restored, Status};
 pub use maintenance::{HoldInfo, HoldList, HoldRequest, LogMaintained, PruneRequest};
 pub use report::{ContentReported, JobError, ReportContent};
 

@@ -10,6 +10,7 @@
 //! ```
 
 mod caller;
+pub(in crate::protocol) mod cose;
 mod grant;
 mod signed;
 

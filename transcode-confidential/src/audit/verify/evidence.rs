@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use thiserror::Error;
 
@@ -6,7 +6,7 @@ use super::{Note, Verdict};
 use crate::{
     audit::{
         AuditEvent, LogState, Receipt, ReceiptError,
-        checkpoint::{Checkpoint, NoteError, SignedNote, log_verifier_key},
+        checkpoint::{Checkpoint, NoteError, SignedNote, VerifierKey, epoch_key_name, log_verifier_key},
     },
     ids::{Epoch, LogId},
     signature::PublicKey,
@@ -64,6 +64,19 @@ impl Evidence {
         }
     }
 
+    /// The epoch that signed it.
+    fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Checkpoint { checkpoint, note } => {
+                let prefix = epoch_key_name(checkpoint.log_id, Epoch(0));
+                let prefix = prefix.trim_end_matches('0');
+                let names = note.signatures().iter().filter_map(|signature| signature.name.strip_prefix(prefix));
+                names.filter_map(|number| number.parse().ok()).map(Epoch).next()
+            }
+            Self::Receipt(receipt) => Some(receipt.seal.state.epoch),
+        }
+    }
+
     const fn size(&self) -> u64 {
         match self {
             Self::Checkpoint { checkpoint, .. } => checkpoint.size,
@@ -79,6 +92,10 @@ pub(super) struct EvidenceBook {
     receipts: BTreeMap<u64, Vec<Receipt>>,
     /// States of fewer events are not seen.
     begins: u64,
+    /// What was given up when copies were taken up: size of the copy, the epoch that took it up, greatest epoch that is
+    /// known to be lost.
+    lost: Vec<(u64, Epoch, Epoch)>,
+    lost_any: Cell<bool>,
 }
 
 /// A log that is not what the evidence says.
@@ -104,6 +121,31 @@ impl EvidenceBook {
         self.begins = size;
     }
 
+    /// A copy of so many events was taken up by this epoch: evidence of more, by an epoch before it or by one that is known to be
+    /// lost, speaks of what was given up.
+    pub(super) fn lose(&mut self, size: u64, epoch: Epoch, lost_epoch: Epoch) {
+        self.lost.push((size, epoch, lost_epoch));
+    }
+
+    /// Whether there was evidence of what was given up.
+    pub(super) const fn has_lost(&self) -> bool {
+        self.lost_any.get()
+    }
+
+    /// Whether evidence speaks of a history that was given up, and not of this one. The log key must have signed it all the
+    /// same, or an epoch key that is known.
+    fn is_lost(&self, evidence: &Evidence, keys: &Keys<'_>) -> bool {
+        let Some(epoch) = evidence.epoch() else { return false };
+        let ours = matches!(keys.check_epoch(evidence, epoch), Ok(Signed::Verified));
+        let lost = self.lost.iter().any(|(size, taken_up, lost_epoch)| {
+            evidence.size() > *size && (ours && epoch < *taken_up || !ours && epoch <= *lost_epoch)
+        });
+        if lost {
+            self.lost_any.set(true);
+        }
+        lost
+    }
+
     /// Checks who signed the evidence of what is not seen. Gives whether there is any.
     pub(super) fn check_unseen(&self, keys: &Keys<'_>) -> Result<bool, Contradiction> {
         let mut unseen = self.by_size.range(..self.begins).flat_map(|(_, evidence)| evidence).peekable();
@@ -126,9 +168,12 @@ impl EvidenceBook {
     }
 
     /// Holds one event against the receipts for its position.
-    pub(super) fn check_event(&self, event: &AuditEvent) -> Result<(), Contradiction> {
+    pub(super) fn check_event(&self, event: &AuditEvent, keys: &Keys<'_>) -> Result<(), Contradiction> {
         let receipts = self.receipts.get(&event.sequence.0).map(Vec::as_slice).unwrap_or_default();
-        match receipts.iter().find(|receipt| receipt.leaf != event.hash) {
+        let other = |receipt: &&Receipt| {
+            receipt.leaf != event.hash && !self.is_lost(&Evidence::Receipt(Box::new((*receipt).clone())), keys)
+        };
+        match receipts.iter().find(other) {
             Some(_) => Err(forked(format!("a receipt is for another event at position {}", event.sequence))),
             None => Ok(()),
         }
@@ -137,6 +182,9 @@ impl EvidenceBook {
     /// Holds the state after an event against the evidence for its size.
     pub(super) fn check_state(&self, state: &LogState, keys: &Keys<'_>) -> Result<(), Contradiction> {
         for evidence in self.by_size.get(&state.size).map(Vec::as_slice).unwrap_or_default() {
+            if self.is_lost(evidence, keys) {
+                continue;
+            }
             keys.check(evidence)?;
             let same = match evidence {
                 Evidence::Checkpoint { checkpoint, .. } => checkpoint.root == state.root,
@@ -153,6 +201,9 @@ impl EvidenceBook {
     pub(super) fn check_end(&self, size: u64, keys: &Keys<'_>, notes: &mut Vec<Note>) -> Result<(), Contradiction> {
         let mut missing = None;
         for evidence in self.by_size.range(size.saturating_add(1)..).flat_map(|(_, evidence)| evidence) {
+            if self.is_lost(evidence, keys) {
+                continue;
+            }
             if keys.check(evidence)? == Signed::Unknown && !notes.contains(&Note::UnknownEpoch) {
                 notes.push(Note::UnknownEpoch);
             }
@@ -182,6 +233,18 @@ pub(super) struct Keys<'a> {
 }
 
 impl Keys<'_> {
+    /// Whether the key that this log has for an epoch signed the evidence.
+    fn check_epoch(&self, evidence: &Evidence, epoch: Epoch) -> Result<Signed, Contradiction> {
+        let Some(key) = self.epochs.get(&epoch) else { return Ok(Signed::Unknown) };
+        let signed = match evidence {
+            Evidence::Checkpoint { note, .. } => {
+                note.verify(&VerifierKey { name: epoch_key_name(self.log_id, epoch), key: *key }).is_ok()
+            }
+            Evidence::Receipt(receipt) => receipt.verify(key).is_ok(),
+        };
+        Ok(if signed { Signed::Verified } else { Signed::Unknown })
+    }
+
     fn check(&self, evidence: &Evidence) -> Result<Signed, Contradiction> {
         let verified = match evidence {
             Evidence::Checkpoint { note, .. } => {

@@ -80,6 +80,12 @@ pub enum Note {
     /// A receipt or checkpoint is of events that were given up: only its signature was checked.
     #[serde(rename = "evidence of pruned events")]
     EvidenceOfPruned,
+    /// The log was taken up again from a copy, on the record and by order of the policy authority.
+    #[serde(rename = "restored")]
+    Restored,
+    /// A receipt or checkpoint is of events that were given up when the log was taken up from a copy.
+    #[serde(rename = "evidence of lost events")]
+    EvidenceOfLost,
     /// A receipt or checkpoint is of a later epoch than the log has, so its signature could not be checked here.
     #[serde(rename = "evidence of an unknown epoch")]
     UnknownEpoch,
@@ -116,6 +122,8 @@ pub struct EpochSummary {
     pub reattestations: u64,
     /// Whether this is only what the snapshot tells that the log begins with: the epoch's events were given up.
     pub told: bool,
+    /// Whether it took up a copy by order of the policy authority: what came after the copy was given up.
+    pub restored: bool,
 }
 
 impl EpochSummary {

@@ -67,6 +67,10 @@ pub struct LogVerifier {
     told: Told,
     /// Events before this one were given up.
     kept_from: Sequence,
+    /// The epochs that took up a copy.
+    restored_in: Vec<Epoch>,
+    /// Whether the epoch that is opening leaves numbers out.
+    left_out: bool,
     /// Whether it is fine to begin with any snapshot.
     resumes: bool,
     failure: Option<(Verdict, Finding)>,
@@ -112,6 +116,8 @@ impl LogVerifier {
             start: Start::Whole,
             told: Told::default(),
             kept_from: Sequence(0),
+            restored_in: Vec::new(),
+            left_out: false,
             resumes: false,
             failure: None,
         }
@@ -183,6 +189,15 @@ impl LogVerifier {
                 Ok(true) => notes.push(Note::EvidenceOfPruned),
                 Err(contradiction) => self.fail(contradiction.into()),
             }
+        }
+        if !self.restored_in.is_empty() {
+            notes.push(Note::Restored);
+        }
+        if self.evidence.has_lost() {
+            notes.push(Note::EvidenceOfLost);
+        }
+        for epoch in &mut self.epochs {
+            epoch.restored = self.restored_in.contains(&epoch.epoch);
         }
         if self.begins() > Sequence(0) {
             notes.push(Note::Pruned);

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     audit::{LogState, tree::Node},
-    ids::LogId,
+    ids::{Digest, Epoch, LogId, RootHash, Sequence},
     signature::PublicKey,
     time::Timestamp,
 };
@@ -20,6 +20,24 @@ pub struct CheckpointReply {
     pub log_key: PublicKey,
     /// The key of the current epoch, which seals and receipts are signed with.
     pub epoch_key: PublicKey,
+    /// The newest copy that this log was taken up again from, by order of the policy authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
+}
+
+/// A copy of the log that was taken up by order of the policy authority: what came after it was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// Position of the event that records it.
+    pub sequence: Sequence,
+    /// The epoch that took the copy up.
+    pub epoch: Epoch,
+    /// Number of events of the copy.
+    pub size: u64,
+    /// Its root.
+    pub root: RootHash,
+    /// SHA-256 of the authority's document.
+    pub document: Digest,
 }
 
 /// Answer to `GET /v1/consistency`.

@@ -1,19 +1,15 @@
 use thiserror::Error;
 
-use super::Policy;
+use super::{Policy, cose};
 use crate::{
-    cbor::{CborError, Reader, Writer},
+    cbor::CborError,
     ids::Digest,
-    signature::{PublicKey, Signature, SigningKey},
+    signature::{PublicKey, SigningKey},
 };
 
 /// Greatest length of a signed policy, in bytes.
 pub const DOCUMENT_LIMIT: usize = 64 * 1024;
 
-/// CBOR tag 18, array of four: the start of a tagged COSE_Sign1.
-const COSE_SIGN1: [u8; 2] = [0xd2, 0x84];
-/// `{1: -8}`: algorithm EdDSA.
-const PROTECTED: [u8; 3] = [0xa1, 0x01, 0x27];
 const EXTERNAL_AAD: &[u8] = b"transcode-confidential/policy/v1";
 
 /// Why a policy document is refused.
@@ -52,11 +48,8 @@ pub struct SignedPolicy {
 impl SignedPolicy {
     /// Signs a policy.
     pub fn sign(policy: Policy, authority: &SigningKey) -> Self {
-        let payload = policy.encode();
-        let signature = authority.sign_bare(&sig_structure(&payload));
-        let mut out = Writer::after(COSE_SIGN1.to_vec());
-        out.bytes(&PROTECTED).map(0).bytes(&payload).bytes(signature.as_bytes());
-        Self { policy, document: out.into_bytes() }
+        let document = cose::sign(EXTERNAL_AAD, &policy.encode(), authority);
+        Self { policy, document }
     }
 
     /// Verifies a document.
@@ -65,11 +58,7 @@ impl SignedPolicy {
     /// [`PolicyError::Encoding`], [`PolicyError::TooLong`], [`PolicyError::Signature`]. The signature is checked before the
     /// payload is read.
     pub fn verify(document: &[u8], authority: &PublicKey) -> Result<Self, PolicyError> {
-        if document.len() > DOCUMENT_LIMIT {
-            return Err(PolicyError::TooLong(document.len()));
-        }
-        let (payload, signature) = split(document)?;
-        authority.verify_bare(&sig_structure(payload), &signature).map_err(|_| PolicyError::Signature)?;
+        let payload = cose::open(EXTERNAL_AAD, document, authority)?;
         Ok(Self { policy: Policy::decode(payload)?, document: document.to_vec() })
     }
 
@@ -110,7 +99,7 @@ impl SignedPolicy {
         if document.len() > DOCUMENT_LIMIT {
             return Err(PolicyError::TooLong(document.len()));
         }
-        Ok(Policy::decode(split(document)?.0)?)
+        Ok(Policy::decode(cose::payload(document)?)?)
     }
 
     /// Reads the version that a document claims, without verifying anything: for a parent that only wants to know whether
@@ -119,28 +108,8 @@ impl SignedPolicy {
     /// # Errors
     /// [`PolicyError::Encoding`].
     pub fn claimed_version(document: &[u8]) -> Result<u64, PolicyError> {
-        Ok(Policy::decode(split(document)?.0)?.version)
+        Ok(Policy::decode(cose::payload(document)?)?.version)
     }
-}
-
-fn split(document: &[u8]) -> Result<(&[u8], Signature), CborError> {
-    let rest = document.strip_prefix(&COSE_SIGN1).ok_or(CborError::Type)?;
-    let mut reader = Reader::new(rest);
-    if reader.bytes(PROTECTED.len())? != PROTECTED {
-        return Err(CborError::Range);
-    }
-    reader.int_map(0)?.end()?;
-    let payload = reader.bytes(DOCUMENT_LIMIT)?;
-    let signature = Signature::new(reader.array_of()?);
-    reader.end()?;
-    Ok((payload, signature))
-}
-
-/// RFC 9052 section 4.4.
-fn sig_structure(payload: &[u8]) -> Vec<u8> {
-    let mut out = Writer::new();
-    out.array(4).text("Signature1").bytes(&PROTECTED).bytes(EXTERNAL_AAD).bytes(payload);
-    out.into_bytes()
 }
 
 #[cfg(test)]

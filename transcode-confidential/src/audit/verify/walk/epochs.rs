@@ -22,7 +22,9 @@ impl LogVerifier {
                     return Err(tampered("two epochs in one batch"));
                 }
                 let follows = self.epochs.last().map_or(Epoch(0), |last| last.epoch).next();
-                if follows != Some(event.epoch) {
+                // Numbers are left out where a restore says so, which is known when the batch is sealed.
+                self.left_out = follows < Some(event.epoch);
+                if follows > Some(event.epoch) {
                     return Err(tampered(format!("epoch {} does not follow on the epoch before", event.epoch)));
                 }
                 if Some(opened.log_id) != self.log_id || self.log_key.is_some_and(|key| key != opened.log_key) {
@@ -45,6 +47,7 @@ impl LogVerifier {
                         epoch_key: opened.epoch_key,
                         reattestations: 0,
                         told: false,
+                        restored: false,
                     },
                 ));
                 Ok(())

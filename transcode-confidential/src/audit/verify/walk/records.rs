@@ -59,6 +59,7 @@ impl LogVerifier {
             return Err(tampered("an event of another epoch than its segment"));
         }
         self.check_epoch(&event, opens, &attachments)?;
+        self.check_restored(&event, &attachments)?;
         if self.evidence.reaches(self.chain.size()) {
             self.reached.push(self.chain.state());
         }
@@ -82,6 +83,7 @@ impl LogVerifier {
         let key = key.ok_or_else(|| tampered("a seal of an unknown epoch"))?;
         seal.verify(&key).map_err(|_| tampered("a seal that the epoch's key did not sign"))?;
         // What only an unsealed event says is not known of the log.
+        self.check_numbers()?;
         self.settle_start();
         if let Some((log_key, opening)) = self.opening.take() {
             self.log_key = Some(log_key);
@@ -92,7 +94,7 @@ impl LogVerifier {
         let log_id = seal.log_id;
         let keys = Keys { log_id, log_key: self.log_key, epochs: &self.epoch_keys };
         for sealed in &self.pending {
-            self.evidence.check_event(&sealed.event)?;
+            self.evidence.check_event(&sealed.event, &keys)?;
         }
         for state in self.reached.drain(..) {
             self.evidence.check_state(&state, &keys)?;

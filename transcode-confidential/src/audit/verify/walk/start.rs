@@ -8,8 +8,9 @@ use crate::{
         segment::{Record, SegmentHeader},
         verify::{EpochSummary, Finding, Verdict, epoch::Opening},
     },
-    fold::{OpenEpoch, Snapshot},
+    fold::{OpenEpoch, Restoration, Snapshot},
     ids::{Epoch, LeafHash, Sequence},
+    protocol::restore::SignedRestore,
 };
 
 /// How the log begins.
@@ -29,6 +30,7 @@ pub(super) enum Start {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     epochs: Vec<EpochSummary>,
+    restorations: Vec<Restoration>,
 }
 
 impl LogVerifier {
@@ -75,6 +77,7 @@ impl LogVerifier {
         self.told.epochs = past_epochs(&snapshot, epoch);
         self.opening = Some((epoch.opened.log_key, summary(epoch, &document)));
         self.kept_from = snapshot.fold.kept_from();
+        self.told.restorations = snapshot.fold.restorations().cloned().collect();
         self.recent.begin_at(snapshot.chain.size(), snapshot.chain.last());
         self.evidence.begin_at(snapshot.chain.size());
         self.start = Start::At(event.sequence, finding);
@@ -99,12 +102,50 @@ impl LogVerifier {
 
     /// Takes over what a snapshot told, now that it is sealed; notes what else a sealed event says of the beginning.
     pub(super) fn settle_start(&mut self) {
+        self.epoch_keys.extend(self.told.epochs.iter().map(|epoch| (epoch.epoch, epoch.epoch_key)));
         self.epochs.append(&mut self.told.epochs);
+        for restored in std::mem::take(&mut self.told.restorations) {
+            self.restored(restored.epoch, restored.size, restored.lost_epoch);
+        }
+        let mut restored = Vec::new();
         for SealedEvent { event, .. } in &self.pending {
             if let Some(EventBody::Pruned { below, .. }) = &event.body {
                 self.kept_from = self.kept_from.max(*below);
             }
+            if let Some(EventBody::Restored { size, lost_epoch, .. }) = &event.body {
+                restored.push((event.epoch, *size, *lost_epoch));
+            }
         }
+        restored.into_iter().for_each(|(epoch, size, lost)| self.restored(epoch, size, lost));
+    }
+
+    /// An epoch that leaves numbers out must have been told to, in the batch that opens it.
+    pub(super) fn check_numbers(&mut self) -> Checked {
+        if !std::mem::take(&mut self.left_out) {
+            return Ok(());
+        }
+        let told = self.pending.iter().any(|SealedEvent { event, .. }| {
+            matches!(&event.body, Some(EventBody::Restored { lost_epoch, .. }) if lost_epoch.next() == Some(event.epoch))
+        });
+        if told { Ok(()) } else { Err(tampered("an epoch does not follow on the epoch before")) }
+    }
+
+    fn restored(&mut self, epoch: Epoch, size: u64, lost_epoch: Epoch) {
+        self.evidence.lose(size, epoch, lost_epoch);
+        self.restored_in.push(epoch);
+    }
+
+    /// An event that records a restore must be of the document beside it, and of the copy that its epoch began with.
+    pub(super) fn check_restored(&self, event: &AuditEvent, beside: &[Record]) -> Checked {
+        let Some(EventBody::Restored { size, root, lost_epoch, .. }) = &event.body else { return Ok(()) };
+        let claimed = beside.first().and_then(|record| SignedRestore::claimed(&record.payload).ok());
+        let same = claimed.is_some_and(|claimed| {
+            Some(claimed.log_id) == self.log_id
+                && (claimed.size, claimed.root, claimed.lost_epoch) == (*size, *root, *lost_epoch)
+        });
+        let opening = self.opening.as_ref().map(|(_, opening)| opening);
+        let begins = opening.or(self.epochs.last()).is_some_and(|epoch| epoch.first.0 == *size);
+        if same && begins { Ok(()) } else { Err(tampered("the record of a restore is not that of its document")) }
     }
 
     /// Whether the log may begin where it does: called at its end.
@@ -149,6 +190,7 @@ fn summary(open: &OpenEpoch, document: &VerifiedDocument<Archived>) -> EpochSumm
         epoch_key: open.opened.epoch_key,
         reattestations: 0,
         told: false,
+        restored: false,
     }
 }
 
@@ -166,6 +208,7 @@ fn past_epochs(snapshot: &Snapshot, open: &OpenEpoch) -> Vec<EpochSummary> {
         epoch_key: past.epoch_key,
         reattestations: 0,
         told: true,
+        restored: false,
     });
     told.collect()
 }
