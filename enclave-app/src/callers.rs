@@ -165,3 +165,45 @@ impl fmt::Debug for CallerSession {
         f.debug_struct("CallerSession").field("attested", &self.attested()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::rsa::{KeySize, OaepPrivateDecryptingKey, PrivateDecryptingKey};
+
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_to_a_caller_opens_under_its_own_key_only() {
+        let key = || PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();
+        let (ours, other) = (key(), key());
+        let recipient = OaepPublicEncryptingKey::new(ours.public_key()).unwrap();
+        let (pcrs, document) = (Pcrs::default(), Digest::of(b"document"));
+        let caller = AttestedCaller { pcrs, document, recipient, since: Instant::now() };
+        let sealed = caller.seal(&[7; 32]).unwrap();
+        assert_ne!(sealed, caller.seal(&[7; 32]).unwrap(), "each time anew");
+        let open = |key: PrivateDecryptingKey| {
+            let key = OaepPrivateDecryptingKey::new(key).unwrap();
+            let mut plaintext = vec![0; key.min_output_size()];
+            key.decrypt(&OAEP_SHA256_MGF1SHA256, &sealed, &mut plaintext, None).ok().map(|plaintext| plaintext.to_vec())
+        };
+        assert_eq!(open(ours), Some(vec![7; 32]));
+        assert_eq!(open(other), None);
+        assert_eq!(caller.seal(&[0; 191]), Err(SealError));
+    }
+
+    #[test]
+    fn without_a_challenge_or_an_exporter_no_document_is_looked_at() {
+        let verify = |session: &CallerSession| {
+            session.verify(b"whatever", &TrustRoot::aws(), LogId::new([1; 16]), Timestamp(0)).unwrap_err()
+        };
+        let session = CallerSession::new(Some([1; 32]));
+        assert!(matches!(verify(&session), CallerRefusal::NoChallenge));
+        session.challenge([2; 32]);
+        assert!(matches!(verify(&session), CallerRefusal::Document(_)));
+        assert!(matches!(verify(&session), CallerRefusal::NoChallenge), "it is used up, whatever came of it");
+        let without = CallerSession::new(None);
+        without.challenge([2; 32]);
+        assert!(matches!(verify(&without), CallerRefusal::NoChallenge));
+        assert!(session.attested().is_none());
+    }
+}

@@ -2,7 +2,12 @@
 //! `tests/peers/openapi/run` lets schemathesis at it. Every request goes through a session of the real client, as the
 //! operator. Prints the URL and runs until its standard input ends.
 
-use std::{convert::Infallible, io::Read as _, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io::{Read as _, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use client::session::{Session, SessionError};
@@ -23,7 +28,9 @@ async fn main() -> anyhow::Result<()> {
     let world = World::start().await;
     make_something_to_find(&world).await?;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    println!("http://{}", listener.local_addr()?);
+    let mut output = std::io::stdout();
+    writeln!(output, "http://{}", listener.local_addr()?)?;
+    output.flush()?;
     let operator = world.operator();
     let session = operator.client.session().clone();
     let input = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
