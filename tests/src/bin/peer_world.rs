@@ -46,8 +46,8 @@ async fn main() {
 /// What the mock KMS wrapped last: the content key.
 fn material(world: &World) -> Vec<u8> {
     let segments = world.segments();
-    let records = segments.values().flat_map(|bytes| segments::records(bytes));
-    let wrapped = records.filter(|(_, record)| record.kind == RecordKind::WrappedKey).next_back();
+    let mut records = segments.values().flat_map(|bytes| segments::records(bytes));
+    let wrapped = records.rfind(|(_, record)| record.kind == RecordKind::WrappedKey);
     let (_, record) = wrapped.expect("a wrapped key is on the record");
     // {0: 1, 1: ciphertext blob, ...}
     let mut reader = Reader::new(&record.payload);
