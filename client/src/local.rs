@@ -1,8 +1,8 @@
 //! Content on this machine's own cores: an enclave issues or unwraps the data key of a message, the content stays here.
 //!
-//! The messages are the same as those that an enclave writes and reads. [`Client::encrypt_local`] and
-//! [`Client::decrypt_local`] do all of it; [`encrypt`] and [`decrypt`] are the work alone, for those who ask for the data
-//! keys of many messages at once ([`Client::issue_data_keys`], [`Client::unwrap_data_keys`]).
+//! The messages are the same as those that an enclave writes and reads. [`encrypt_local`](crate::Client::encrypt_local) and
+//! [`decrypt_local`](crate::Client::decrypt_local) do all of it; [`encrypt`] and [`decrypt`] are the work alone, for those who ask for the data
+//! keys of many messages at once ([`issue_data_keys`](crate::Client::issue_data_keys), [`unwrap_data_keys`](crate::Client::unwrap_data_keys)).
 //!
 //! ```no_run
 //! # async fn example(client: client::Client) -> Result<(), Box<dyn std::error::Error>> {
