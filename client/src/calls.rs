@@ -8,6 +8,7 @@ mod keys;
 mod log;
 mod maintenance;
 mod media;
+mod reader;
 mod remembering;
 mod reports;
 mod source;
@@ -33,6 +34,7 @@ pub use {
     forward::{AnswerBody, NotForwarded},
     log::LogView,
     media::MediaKey,
+    reader::{Inclusion, LogPage, LogReader},
 };
 
 use remembering::Remembering;
@@ -83,6 +85,12 @@ struct Call {
     body: Option<(&'static str, Bytes)>,
     /// Whether it only takes something away: the enclave may hear of it even where its log cannot be checked now.
     takes_away: bool,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("server", self.shared.session.endpoint()).finish_non_exhaustive()
+    }
 }
 
 impl Client {

@@ -50,7 +50,7 @@ pub fn run_with(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, e
     let (exit, _) = match Arguments::try_parse_from(&args) {
         Ok(arguments) => {
             let as_json = arguments.global.json;
-            match dispatch(arguments, &Environment::of_process()) {
+            match dispatch(arguments, &Environment::of_process(), (out, err)) {
                 Ok(done) => (done.exit, done.say(as_json, out, err)),
                 Err(failure) => (failure.exit, failure.say(as_json, out, err)),
             }
@@ -60,11 +60,15 @@ pub fn run_with(args: impl IntoIterator<Item = OsString>, out: &mut dyn Write, e
     exit
 }
 
-fn dispatch(arguments: Arguments, environment: &Environment) -> Result<Done, Failure> {
+fn dispatch(
+    arguments: Arguments,
+    environment: &Environment,
+    spoken: (&mut dyn Write, &mut dyn Write),
+) -> Result<Done, Failure> {
     let Arguments { global, command } = arguments;
     match command {
         Command::Attestation(verb) => attestation::run(verb, &global, environment),
-        Command::Audit(verb) => audit::run(verb, &global, environment),
+        Command::Audit(verb) => audit::run(verb, &global, environment, spoken),
         Command::Keys(verb) => keys::run(verb, &global, environment),
         Command::Encrypt(request) => content::encrypt(request, &global, environment),
         Command::Decrypt(request) => content::decrypt(request, &global, environment),

@@ -18,19 +18,19 @@ pub enum ClientError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// Not granted, or no such key.
-    #[error("denied: {0}")]
+    #[error("denied: {}", said(.0))]
     Denied(ApiError),
     /// The key, or its version, was revoked or suspended.
-    #[error("revoked: {0}")]
+    #[error("revoked: {}", said(.0))]
     Revoked(ApiError),
     /// The key id is taken, or another version is active than the expected one.
-    #[error("conflict: {0}")]
+    #[error("conflict: {}", said(.0))]
     Conflict(ApiError),
     /// The enclave could not read the request, or it is too large.
-    #[error("refused as malformed: {0}")]
+    #[error("refused as malformed: {}", said(.0))]
     Malformed(ApiError),
     /// The content does not verify.
-    #[error("the content does not verify: {0}")]
+    #[error("the content does not verify: {}", said(.0))]
     Unverified(ApiError),
     /// The enclave cannot serve this now.
     #[error("unavailable: {0}")]
@@ -101,6 +101,11 @@ pub enum ErrorKind {
     Unavailable,
 }
 
+/// What the enclave says to people, where the kind of the error says the rest.
+fn said(answer: &ApiError) -> String {
+    format!("{} (request {})", answer.message, answer.request_id)
+}
+
 impl ClientError {
     /// What kind of failure it is.
     pub const fn kind(&self) -> ErrorKind {
@@ -120,7 +125,9 @@ impl ClientError {
                 | SessionError::Entropy(_) => ErrorKind::Unavailable,
             },
             Self::Log(error) => match error {
-                LogError::Memory { .. } => ErrorKind::Malformed,
+                LogError::Memory { .. } | LogError::NoSuchEvent { .. } | LogError::Pruned { .. } => {
+                    ErrorKind::Malformed
+                }
                 LogError::Contended { .. } => ErrorKind::Unavailable,
                 _ => ErrorKind::Verification,
             },

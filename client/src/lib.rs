@@ -33,8 +33,8 @@ pub mod session;
 
 pub use {
     calls::{
-        AnswerBody, Client, ContentDone, DecryptRequest, EncryptRequest, LogView, MediaKey, NotForwarded,
-        PolicyAdopted, Released,
+        AnswerBody, Client, ContentDone, DecryptRequest, EncryptRequest, Inclusion, LogPage, LogReader, LogView,
+        MediaKey, NotForwarded, PolicyAdopted, Released,
     },
     error::{ClientError, ContentError, ErrorKind},
 };

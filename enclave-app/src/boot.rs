@@ -19,9 +19,9 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
-    attestation::{ImagePolicy, Measurements, Purpose, Refusal, UnverifiedDocument, UserData},
+    attestation::{ImagePolicy, Measurements, Purpose, Refusal, TrustRoot, UnverifiedDocument, UserData},
     audit::{
-        AuditEventType, EpochOpened, EpochStatement, EventBody, EventDraft, Outcome,
+        AuditEventType, EpochOpened, EpochStatement, EventBody, EventDraft, LogState, Outcome,
         segment::{Record, RecordKind},
         verify::Report,
     },
@@ -282,6 +282,20 @@ pub async fn boot(parts: &Parts, stop: &CancellationToken, abandon: &Cancellatio
         entropy,
         metrics,
     })
+}
+
+/// Reads and verifies the log that the parent holds by the very code of [`boot`], sets an unsealed tail aside, and opens
+/// nothing. Gives log and state; `None` for an empty store.
+///
+/// # Errors
+/// [`BootError`], as a boot would end.
+pub async fn read_back(
+    link: &HostLink,
+    root: &TrustRoot,
+    accepted: &ImagePolicy,
+) -> Result<Option<(LogId, LogState)>, BootError> {
+    let replayed = replay::replay(link, root, accepted).await?;
+    Ok(replayed.state.map(|(log_id, _, state)| (log_id, state)))
 }
 
 /// Keeps knocking: the parent may start after us.

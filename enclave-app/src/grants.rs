@@ -90,6 +90,11 @@ impl Grants {
         self.current.borrow().as_ref().is_some_and(|policy| policy.allows(principal, operation, key))
     }
 
+    /// Whether `principal` may do `operation` with every key.
+    pub fn allow_all(&self, principal: &Principal, operation: Operation) -> bool {
+        self.current.borrow().as_ref().is_some_and(|policy| policy.allows_all(principal, operation))
+    }
+
     /// A permit for what `principal` may do; none for what it may not.
     pub fn permit(self: &Arc<Self>, principal: &Principal, operation: Operation, key: &KeyId) -> Option<Permit> {
         self.permit_caller(principal, None, operation, key)

@@ -180,6 +180,7 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
         caller_rate: RequestRate::per_second(CALLERS_PER_SECOND),
         turns: Turns::default(),
         audit_wait: std::time::Duration::from_millis(config.limits.audit_wait_ms),
+        log_reads: tokio::sync::Semaphore::new(service::LOG_READS),
         connections: config.limits.connections,
         metrics,
     });

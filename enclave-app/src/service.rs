@@ -7,6 +7,7 @@
 //! | `attested` | callers that are enclaves themselves answer a challenge |
 //! | `failure` | refusals: the answer, the record, the request id |
 //! | `evidence` | attestation, checkpoint, consistency, status, policy |
+//! | `reading` | the durable events, page by page, and where they are in the tree |
 //! | `keys`, `batch` | making, listing, rotating, changing keys, one or several |
 //! | `once` | requests that may be sent again |
 //! | `data_keys` | data keys for clients that work on their own cores |
@@ -29,6 +30,7 @@ mod once;
 #[cfg(test)]
 mod openapi;
 mod rate;
+mod reading;
 mod reports;
 mod shared;
 pub mod tls;
@@ -44,6 +46,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
@@ -81,6 +84,8 @@ const STRANGER_BUFFER: usize = 8 * 1024;
 const STRANGER_TIME: Duration = Duration::from_secs(30);
 /// One connection in so many may be without a certificate.
 const STRANGERS: usize = 8;
+/// Reads of the log for clients at the same time. Each keeps one request to the parent under way.
+pub const LOG_READS: usize = 2;
 /// How long connections may go on after shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -122,6 +127,8 @@ pub struct Service {
     pub turns: Turns,
     /// How long a request waits for its event to be durable.
     pub audit_wait: Duration,
+    /// Reads of the log on behalf of clients, at the same time.
+    pub log_reads: Semaphore,
     /// Client connections at the same time.
     pub connections: usize,
     /// What is counted.
@@ -207,6 +214,9 @@ fn routes() -> Router<Arc<Service>> {
         .route(api::ATTESTATION, get(evidence::attestation))
         .route(api::CHECKPOINT, get(evidence::checkpoint))
         .route(api::CONSISTENCY, get(evidence::consistency))
+        .route(api::INCLUSION, get(reading::inclusion))
+        .route(api::RECEIPT, get(reading::receipt))
+        .route(api::LOG, get(reading::page))
         .route(api::STATUS, get(evidence::status))
         .route(api::POLICY, put(evidence::policy))
         .route(api::SNAPSHOT, post(log::snapshot))

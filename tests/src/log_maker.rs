@@ -9,10 +9,12 @@ use transcode_confidential::{
     audit::{
         AuditEventType, Chain, EpochOpened, EpochStatement, EventBody, EventDraft, KeyOperation, Receipt, Seal,
         checkpoint::Checkpoint,
+        cose_receipt::CoseReceipt,
         segment::{Footer, Record, RecordKind, SegmentHeader, SegmentName},
+        tree::inclusion_proof,
         verify::{Evidence, LogVerifier, Report},
     },
-    ids::{Digest, Epoch, KeyVersion, LogId, Sequence},
+    ids::{Digest, Epoch, KeyVersion, LeafHash, LogId, Sequence},
     secret::KeyMaterial,
     signature::{Signature, SigningKey},
     time::{Clock, SystemClock, Timestamp},
@@ -150,6 +152,18 @@ impl LogMaker {
     pub fn note(&self) -> String {
         let epoch_key = &self.epoch.as_ref().unwrap().0;
         Checkpoint::of(self.log_id, &self.chain.state()).sign(&self.log_key, self.chain.epoch(), epoch_key).to_string()
+    }
+
+    /// A COSE receipt of an event in the tree of all events.
+    pub fn cose_receipt(&self, event: u64) -> CoseReceipt {
+        let (leaves, state) = (self.leaves(), self.chain.state());
+        let path = inclusion_proof(&leaves[..], event, state.size).unwrap();
+        CoseReceipt::sign(&self.log_key, self.log_id, (state.size, state.root), Sequence(event), path)
+    }
+
+    /// The leaf hashes of all sealed events.
+    pub fn leaves(&self) -> Vec<LeafHash> {
+        self.receipts.iter().map(|receipt| receipt.leaf).collect()
     }
 
     /// Closes the segment with a footer.

@@ -10,7 +10,7 @@
 use std::{fs, path::PathBuf, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::Value;
+use serde_json::{Value, json};
 use signed_note::{Note, StandardVerifier, VerifierList};
 use testkit::{
     log_maker::{LogMaker, used},
@@ -25,6 +25,7 @@ use transcode_confidential::{
 /// A log of more than two full tiles, a checkpoint inside of it and one of its end.
 struct Stranger {
     dir: tempfile::TempDir,
+    hypervisor: MockHypervisor,
     log: LogMaker,
 }
 
@@ -40,12 +41,12 @@ impl Stranger {
         let small = log.note();
         log.open_epoch(&image);
         log.batch((0..300).map(|_| used("film-2", 1)).collect());
-        let stranger = Self { dir: tempfile::tempdir().unwrap(), log };
+        let stranger = Self { dir: tempfile::tempdir().unwrap(), hypervisor, log };
         fs::create_dir(stranger.path("log")).unwrap();
         for (name, bytes) in stranger.log.segments() {
             fs::write(stranger.path("log").join(name.to_string()), bytes).unwrap();
         }
-        fs::write(stranger.path("root.pem"), hypervisor.root_pem()).unwrap();
+        fs::write(stranger.path("root.pem"), stranger.hypervisor.root_pem()).unwrap();
         fs::write(stranger.path("m.json"), image.measurements("release 7").to_json()).unwrap();
         fs::write(stranger.path("small"), small).unwrap();
         fs::write(stranger.path("large"), stranger.log.note()).unwrap();
@@ -177,6 +178,110 @@ fn the_size_chooses_among_checkpoints_and_an_event_behind_them_cannot_be_proven(
     fs::write(stranger.path("longer"), other.note()).unwrap();
     let refused = stranger.run(4, &["prove", "@log", "--event", "5", "--checkpoint", "@longer"]);
     assert_eq!(refused["error"]["reason"], "truncated");
+}
+
+#[test]
+fn one_checkpoint_is_proven_to_continue_another_to_code_that_is_not_ours() {
+    let stranger = Stranger::new();
+    let verb = ["consistency", "@log", "--old", "@small", "--new", "@large", "-o", "@proof.json"];
+    let done = stranger.run(0, &verb);
+    assert_eq!((&done["old"]["size"], &done["new"]["size"]), (&json!(SMALL), &json!(602)));
+    let file: Value = serde_json::from_slice(&fs::read(stranger.path("proof.json")).unwrap()).unwrap();
+    let proof: Vec<Hash> = file["proof"].as_array().unwrap().iter().map(|node| hash(node.as_str().unwrap())).collect();
+    let key = done["verifier_key"].as_str().unwrap();
+    let head = |name: &str| checked(&fs::read_to_string(stranger.path(name)).unwrap(), key);
+    let (small, large) = (head("small"), head("large"));
+    tlog_tiles::check_tree(&proof, 602, *large.hash(), SMALL, *small.hash()).unwrap();
+    assert!(tlog_tiles::check_tree(&proof, 602, *large.hash(), SMALL, *large.hash()).is_err());
+    let turned = stranger.run(2, &["consistency", "@log", "--old", "@large", "--new", "@small"]);
+    assert_eq!(turned["error"]["code"], "USAGE");
+    assert_eq!(stranger.run(2, &["consistency", "@log", "--old", "@small"])["error"]["code"], "USAGE");
+}
+
+#[test]
+fn a_checkpoint_of_another_history_is_no_continuation() {
+    let stranger = Stranger::new();
+    let mut other = LogMaker::new(&stranger.hypervisor, 7);
+    other.open_epoch(&MockImage::named("enclave"));
+    other.batch((0..400).map(|_| used("film-9", 1)).collect());
+    fs::write(stranger.path("fork"), other.note()).unwrap();
+    let refused = stranger.run(4, &["consistency", "@log", "--old", "@small", "--new", "@fork"]);
+    assert_eq!(refused["error"]["reason"], "forked");
+    let foreign = LogMaker::sample(&stranger.hypervisor, &MockImage::named("enclave"), 8);
+    fs::write(stranger.path("foreign"), foreign.note()).unwrap();
+    let refused = stranger.run(4, &["consistency", "@log", "--old", "@foreign", "--new", "@large"]);
+    assert_eq!(refused["error"]["reason"], "forked");
+}
+
+#[test]
+fn a_cose_receipt_is_what_another_implementation_reads_and_signs_the_root_that_the_path_leads_to() {
+    use coset::{CborSerializable as _, CoseSign1, Label, TaggedCborSerializable as _, cbor::Value as Cbor};
+    let stranger = Stranger::new();
+    for event in [0, 300, 601] {
+        let bytes = stranger.log.cose_receipt(event).to_bytes();
+        let sign1 = CoseSign1::from_tagged_slice(&bytes).unwrap();
+        assert_eq!(sign1.payload, None, "the root is not in it");
+        let header = &sign1.protected.header;
+        assert_eq!(header.alg, Some(coset::RegisteredLabelWithPrivate::Assigned(coset::iana::Algorithm::EdDSA)));
+        assert_eq!(header.key_id, stranger.log.log_id().as_bytes());
+        assert_eq!(header.rest, [(Label::Int(395), Cbor::from(1))]);
+        let [(Label::Int(396), Cbor::Map(proofs))] = &sign1.unprotected.rest[..] else { panic!("{sign1:?}") };
+        let [(key, Cbor::Array(proofs))] = &proofs[..] else { panic!("{proofs:?}") };
+        assert_eq!((key, proofs.len()), (&Cbor::from(-1), 1));
+        let Cbor::Array(proof) = Cbor::from_slice(proofs[0].as_bytes().unwrap()).unwrap() else { panic!("no array") };
+        assert_eq!(proof[..2], [Cbor::from(602), Cbor::from(event)]);
+        let nodes = proof[2].as_array().unwrap().iter().map(|node| node.as_bytes().unwrap().clone());
+        let path: Vec<Hash> = nodes.map(|node| Hash(node.try_into().unwrap())).collect();
+        // The other side's path, checked against the other side's root.
+        let root = Hash(*stranger.log.chain().state().root.as_bytes());
+        let leaf = Hash(*stranger.log.leaves()[event as usize].as_bytes());
+        tlog_tiles::check_record(&path, 602, root, event, leaf).unwrap();
+        let key = testkit::log_maker::key(7).public_key();
+        let verify = |signature: &[u8], message: &[u8]| {
+            let key = aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ED25519, key.as_bytes());
+            key.verify(message, signature)
+        };
+        sign1.verify_detached_signature(&root.0, b"", verify).unwrap();
+        assert!(sign1.verify_detached_signature(&[0; 32], b"", verify).is_err());
+        assert_eq!(sign1.to_tagged_vec().unwrap(), bytes, "it is the one encoding");
+    }
+}
+
+/// What the script `tests/peers/transparency` hands to a verifier in another language; without the variable, only made.
+#[test]
+fn what_strangers_need_is_written_where_they_want_it() {
+    let stranger = Stranger::new();
+    let tiles = stranger.run(0, &["export", "@log", "--tiles", "@tiles", "--checkpoint", "@large"]);
+    for (event, checkpoint) in [(0, "@small"), (300, "@small"), (300, "@large"), (601, "@large")] {
+        let (number, out) = (u64::to_string(&event), format!("@{event}-{}.tlog-proof", &checkpoint[1..]));
+        stranger.run(0, &["prove", "@log", "--event", &number, "--checkpoint", checkpoint, "-o", &out]);
+    }
+    stranger.run(0, &["consistency", "@log", "--old", "@small", "--new", "@large", "-o", "@consistency.json"]);
+    for event in [0, 300, 601] {
+        fs::write(stranger.path(&format!("{event}.cose")), stranger.log.cose_receipt(event).to_bytes()).unwrap();
+    }
+    fs::write(stranger.path("verifier-key"), tiles["verifier_key"].as_str().unwrap()).unwrap();
+    if let Some(wanted) = std::env::var_os("CONFIDENTIAL_STRANGER_DIR") {
+        copy_dir(stranger.dir.path(), &PathBuf::from(wanted));
+    }
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_dir(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+fn hash(text: &str) -> Hash {
+    let mut hash = Hash([0; 32]);
+    hex::decode_to_slice(text, &mut hash.0).unwrap();
+    hash
 }
 
 /// The leaves out of the bundles.

@@ -22,6 +22,7 @@
 mod body;
 mod chain;
 pub mod checkpoint;
+pub mod cose_receipt;
 mod epoch;
 mod event;
 mod leaf;

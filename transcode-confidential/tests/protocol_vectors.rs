@@ -10,6 +10,7 @@ use transcode_confidential::{
         AuditEventType, Chain, CreationReason, EpochOpened, EpochStatement, EventBody, EventDraft, KeyChange,
         KeyOperation, Maintenance, Outcome, Receipt, Reported, RequestTag, Seal,
         checkpoint::{Checkpoint, log_verifier_key},
+        cose_receipt::CoseReceipt,
         decode_leaf, leaf_hash,
         segment::{Footer, Record, RecordKind, SegmentHeader},
         tree::{consistency_proof, inclusion_proof},
@@ -162,6 +163,10 @@ fn vectors() -> String {
     let receipt = Receipt { seal, sequence: Sequence(3), leaf: batch.hashes[3], path: batch.tree().path(3).unwrap() };
     receipt.verify(&epoch_key.public_key()).unwrap();
     line("receipt of event 3", &receipt.to_bytes());
+    let tree = (seal.state.size, seal.state.root);
+    let cose = CoseReceipt::sign(&log_key, log_id, tree, Sequence(3), receipt.path.clone());
+    cose.verify(&log_key.public_key(), Sequence(3), receipt.leaf).unwrap();
+    line("COSE receipt of event 3", &cose.to_bytes());
 
     let header = SegmentHeader { log_id, epoch: Epoch(1), first: Sequence(0), previous: LeafHash::ZERO };
     line("segment header", &header.to_bytes());

@@ -4,6 +4,7 @@ use transcode_confidential::{
     audit::Receipt,
     ids::LogId,
     protocol::api::{self, CheckpointReply, ConsistencyReply},
+    signature::PublicKey,
 };
 
 use super::{Call, Client, REPLY_LIMIT, answer};
@@ -33,6 +34,15 @@ impl LogView {
     /// What was remembered before, or `None` on first contact with this log.
     pub const fn known_before(&self) -> Option<&Remembered> {
         self.known_before.as_ref()
+    }
+
+    /// The key that signs its checkpoints for as long as it lives.
+    pub const fn log_key(&self) -> PublicKey {
+        self.checkpoint.log_key()
+    }
+
+    pub(super) const fn epoch_key(&self) -> PublicKey {
+        self.checkpoint.epoch_key()
     }
 
     /// The log.
@@ -165,7 +175,7 @@ impl Client {
         self.ask(connection, Call::get(path)).await
     }
 
-    async fn ask<T: serde::de::DeserializeOwned>(
+    pub(super) async fn ask<T: serde::de::DeserializeOwned>(
         &self,
         connection: &mut Connection<Attested>,
         call: Call,

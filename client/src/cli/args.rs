@@ -10,7 +10,10 @@ use transcode_confidential::{
     protocol::api::IDEMPOTENCY_KEY_LIMIT,
 };
 
-pub(super) use audit::{AuditVerb, ExportArgs, ExportFormat, Filter, ListArgs, LogArgs, LogVerb, ProveArgs, QueryArgs};
+pub(super) use audit::{
+    AuditVerb, ConsistencyArgs, ExportArgs, ExportFormat, Filter, ListArgs, LogArgs, LogVerb, ProofFormat, ProveArgs,
+    QueryArgs, TailArgs,
+};
 pub(super) use gateway::{GatewayArgs, WatchArgs};
 
 use super::attestation::VerifyAt;

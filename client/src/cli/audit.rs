@@ -1,17 +1,22 @@
-//! `confidential audit`: a stored log, verified and read offline.
+//! `confidential audit`: a log, stored or at the server, verified and read.
 
+mod consistency;
 mod event;
 mod export;
+mod growing;
 mod list;
+mod live;
 mod maintain;
 mod prove;
 mod report;
+mod source;
 mod stats;
 mod stored;
+mod tail;
 mod tally;
 mod tiles;
 
-use std::{fmt::Write as _, path::Path};
+use std::{fmt::Write as _, io::Write, path::Path};
 
 use serde_json::json;
 use transcode_confidential::{
@@ -30,14 +35,21 @@ use super::{
 use stored::Verified;
 pub(super) use stored::intact;
 
-pub(super) fn run(verb: AuditVerb, global: &Global, environment: &Environment) -> Result<Done, Failure> {
+pub(super) fn run(
+    verb: AuditVerb,
+    global: &Global,
+    environment: &Environment,
+    spoken: (&mut dyn Write, &mut dyn Write),
+) -> Result<Done, Failure> {
     match verb {
         AuditVerb::Verify(log) => verify(&log, global, environment),
         AuditVerb::List(list) => list::list(&list, global, environment),
         AuditVerb::Show { query, event } => list::show(&query, event, global, environment),
         AuditVerb::Stats { query, filter } => stats::stats(&query, &filter, global, environment),
+        AuditVerb::Tail(tail) => tail::tail(&tail, global, environment, spoken),
+        AuditVerb::Consistency(consistency) => consistency::prove(&consistency, global, environment),
         AuditVerb::Export(export) => match &export.tiles {
-            Some(tiles) => tiles::export(&export.query.log, tiles, global, environment),
+            Some(tiles) => tiles::export(&export.query, tiles, global, environment),
             None => export::export(&export, global, environment),
         },
         AuditVerb::Prove(prove) => prove::prove(&prove, global, environment),

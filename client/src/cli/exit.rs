@@ -54,6 +54,7 @@ impl From<Exit> for ExitCode {
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) exit: Exit,
+    /// Null where the command has printed its own lines.
     pub(super) json: Value,
     pub(super) text: String,
     /// What a person should know, for standard error.

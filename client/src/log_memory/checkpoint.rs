@@ -65,6 +65,16 @@ impl VerifiedCheckpoint {
         &self.note
     }
 
+    /// The key that lives as long as the log.
+    pub const fn log_key(&self) -> PublicKey {
+        self.log_key
+    }
+
+    /// The key of the enclave's epoch.
+    pub const fn epoch_key(&self) -> PublicKey {
+        self.epoch_key
+    }
+
     /// Verifies a receipt that the same enclave gave.
     ///
     /// # Errors

@@ -2,7 +2,9 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 use transcode_confidential::{
-    audit::{ReceiptError, checkpoint::NoteError, tree::ProofError},
+    audit::{
+        ReceiptError, checkpoint::NoteError, cose_receipt::CoseReceiptError, tree::ProofError, verify::FollowError,
+    },
     ids::{Epoch, LogId, Sequence},
 };
 
@@ -107,6 +109,38 @@ pub enum LogError {
         /// Its epoch.
         receipt_epoch: Epoch,
     },
+    /// Events that were read are not those of the log.
+    #[error("what was sent of the log is not what its enclaves wrote: {0}")]
+    Events(FollowError),
+    /// No path leads from an event to a tree of the log.
+    #[error("event {event} is not proven to be among the {size}: {reason}")]
+    NotIncluded {
+        /// The event.
+        event: Sequence,
+        /// The tree size.
+        size: u64,
+        /// How the proof fails.
+        reason: ProofError,
+    },
+    /// A COSE receipt does not verify.
+    #[error("the COSE receipt is wrong: {0}")]
+    CoseReceipt(CoseReceiptError),
+    /// There is no such event yet.
+    #[error("the log has {size} events, and no event {event}")]
+    NoSuchEvent {
+        /// The event.
+        event: Sequence,
+        /// Number of durable events.
+        size: u64,
+    },
+    /// The event is no longer stored where the enclave reads.
+    #[error("event {event} is no longer stored there: the first that is is {first}")]
+    Pruned {
+        /// The event.
+        event: Sequence,
+        /// The first that is stored.
+        first: Sequence,
+    },
     /// The memory changes faster than a checkpoint can be held against it.
     #[error("other processes changed the log memory in {dir} again and again", dir = dir.display())]
     Contended {
@@ -136,6 +170,11 @@ impl LogError {
             Self::Forked { .. } => "log-forked",
             Self::Receipt(_) => "receipt-wrong",
             Self::ForeignReceipt { .. } => "receipt-foreign",
+            Self::Events(_) => "log-events-wrong",
+            Self::NotIncluded { .. } => "event-not-included",
+            Self::CoseReceipt(_) => "receipt-wrong",
+            Self::NoSuchEvent { .. } => "event-unknown",
+            Self::Pruned { .. } => "event-pruned",
             Self::Contended { .. } => "memory-contended",
             Self::Memory { .. } => "memory-unusable",
         }

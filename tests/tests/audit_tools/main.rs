@@ -7,6 +7,7 @@
     reason = "tests fail loudly"
 )]
 
+mod browser;
 mod desk;
 mod export;
 mod query;

@@ -24,6 +24,7 @@ mod once;
 mod outages;
 mod policies;
 mod pruning;
+mod reading;
 mod reports;
 mod requests;
 mod restarts;

@@ -11,10 +11,10 @@ mod proof;
 
 pub use batch::BatchTree;
 pub use frontier::Frontier;
-pub use path::PathBuilder;
+pub use path::{ConsistencyBuilder, PathBuilder};
 pub use proof::{
-    HashSource, PROOF_LIMIT, ProofError, consistency_proof, inclusion_proof, root_of, verify_consistency,
-    verify_inclusion,
+    HashSource, PROOF_LIMIT, ProofError, consistency_proof, inclusion_proof, root_from_path, root_of,
+    verify_consistency, verify_inclusion,
 };
 
 use super::tagged::tagged_sha256;

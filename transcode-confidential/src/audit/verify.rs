@@ -9,10 +9,12 @@
 
 mod epoch;
 mod evidence;
+mod follow;
 mod report;
 mod tail;
 mod walk;
 
 pub use evidence::{Evidence, EvidenceError};
+pub use follow::{FollowError, LogFollower, Page};
 pub use report::{EpochSummary, Finding, Note, Report, Tail, Verdict};
 pub use walk::{LogVerifier, SealedEvent};

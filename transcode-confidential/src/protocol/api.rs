@@ -22,7 +22,7 @@ pub use data_key::{
 };
 pub use error::{ApiError, ErrorCode};
 pub use key::{ChangeKey, CreateKey, DecryptFrom, KeyChanged, KeyInfo, KeyList, RotateKey, VersionInfo};
-pub use log::{CheckpointReply, ConsistencyReply, KmsHealth, Restored, Status};
+pub use log::{CheckpointReply, ConsistencyReply, InclusionReply, KmsHealth, LogCursor, Restored, Status};
 pub use maintenance::{HoldInfo, HoldList, HoldRequest, LogMaintained, PruneRequest};
 pub use report::{ContentReported, JobError, ReportContent};
 
@@ -38,6 +38,14 @@ pub const ATTESTATION: &str = "/v1/attestation";
 pub const CHECKPOINT: &str = "/v1/checkpoint";
 /// `GET`, query `old` and `new`: a consistency proof, [`ConsistencyReply`].
 pub const CONSISTENCY: &str = "/v1/consistency";
+/// `GET`, query `event` and `size`: an inclusion proof, [`InclusionReply`].
+pub const INCLUSION: &str = "/v1/inclusion";
+/// `GET`, query `event`: a COSE receipt of the event in the tree of all durable events,
+/// [`crate::audit::cose_receipt::CoseReceipt`].
+pub const RECEIPT: &str = "/v1/receipt";
+/// `GET`, query `from`, and `cursor` and `wait` where wanted: durable events from `from` on, as entries and seals in the form
+/// that they have in a segment, the last record a seal. Headers [`CURSOR_HEADER`], [`FIRST_HEADER`], [`SIZE_HEADER`].
+pub const LOG: &str = "/v1/log";
 /// `POST` [`CreateKey`]: makes a key, `201` [`KeyChanged`]. `GET`: [`KeyList`]. Below it `/{id}` (`GET` [`KeyInfo`]),
 /// `/{id}/rotate` (`POST` [`RotateKey`]), `/{id}/` `revoke`, `suspend`, `resume`, `destroy` and `versions/{version}/destroy` (`POST`
 /// [`ChangeKey`]), `/{id}/decrypt-from` (`POST` [`DecryptFrom`]), `/{id}/encrypt` (`POST`, content), `/{id}/data-keys` (`POST`
@@ -78,6 +86,12 @@ pub const CONTENT_HEADER: &str = "confidential-content-id";
 pub const RECEIPT_HEADER: &str = "confidential-receipt";
 /// Response header of content routes: `<key id>#<version>`.
 pub const KEY_HEADER: &str = "confidential-key";
+/// Response header of [`LOG`]: a [`LogCursor`], which spares the next request the search for its place.
+pub const CURSOR_HEADER: &str = "confidential-cursor";
+/// Response header of [`LOG`]: the first event that is still stored. A page from before it is empty.
+pub const FIRST_HEADER: &str = "confidential-first";
+/// Response header of [`LOG`]: number of durable events.
+pub const SIZE_HEADER: &str = "confidential-size";
 /// Response header of every route: the id that the error body and the enclave's log name.
 pub const REQUEST_ID_HEADER: &str = "confidential-request-id";
 
@@ -91,6 +105,10 @@ pub const REPLAYED_HEADER: &str = "idempotency-replayed";
 /// Greatest length of an idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_LIMIT: usize = 128;
 
+/// Greatest length of a page of [`LOG`], in bytes.
+pub const LOG_PAGE_LIMIT: usize = 2 * 1024 * 1024;
+/// Longest `wait` of [`LOG`], in seconds.
+pub const LOG_WAIT_LIMIT: u64 = 5;
 /// Greatest length of a JSON request body, in bytes.
 pub const JSON_LIMIT: usize = 64 * 1024;
 

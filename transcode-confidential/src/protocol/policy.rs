@@ -73,6 +73,14 @@ impl Policy {
             })
     }
 
+    /// Whether `principal` may do `operation` with every key there is or ever will be: for what is told of all at once.
+    pub fn allows_all(&self, principal: &Principal, operation: Operation) -> bool {
+        let covers = |grant: &Grant| {
+            grant.key_prefix.is_empty() && grant.principal.matches(principal) && grant.operations.contains(&operation)
+        };
+        !self.denied.contains(principal) && self.grants.iter().any(covers)
+    }
+
     /// Whether `principal` has any grant that covers `key`.
     pub fn knows(&self, principal: &Principal, key: &KeyId) -> bool {
         Operation::ALL.into_iter().any(|operation| self.allows(principal, operation, Some(key)))

@@ -12,9 +12,10 @@ use transcode_confidential::{
 pub(in crate::cli) enum AuditVerb {
     /// Verify all segments of a log, offline
     Verify(LogArgs),
-    /// List events of a log that verifies
+    /// List events of a log that verifies, stored or at the server
     List(ListArgs),
     /// Show one event of a log that verifies, with all that is known of it
+    #[command(allow_missing_positional = true)]
     Show {
         #[command(flatten)]
         query: QueryArgs,
@@ -29,10 +30,14 @@ pub(in crate::cli) enum AuditVerb {
         #[command(flatten)]
         filter: Filter,
     },
+    /// Show the last events of a log that verifies and, with -f, those that come
+    Tail(TailArgs),
     /// Write the events of a log that verifies for other tools
     Export(ExportArgs),
     /// Write a proof, for anybody who has the log's verifier key, that an event is in the log
     Prove(ProveArgs),
+    /// Prove that one checkpoint of a log continues another
+    Consistency(ConsistencyArgs),
     /// Verify a log and write what was found, for a browser: one file, which loads nothing
     Report {
         #[command(flatten)]
@@ -87,7 +92,7 @@ pub(in crate::cli) enum LogVerb {
 }
 
 /// A stored log, and what it is held against.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct LogArgs {
     /// The directory with the *.seg files
     pub(in crate::cli) dir: PathBuf,
@@ -99,14 +104,57 @@ pub(in crate::cli) struct LogArgs {
     pub(in crate::cli) receipt: Vec<PathBuf>,
 }
 
-/// A stored log that is read once it has verified.
+/// A stored log that is read once it has verified, or the log of the server.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct QueryArgs {
-    #[command(flatten)]
-    pub(in crate::cli) log: LogArgs,
+    /// The directory with the *.seg files [default: the log of the --server]
+    pub(in crate::cli) dir: Option<PathBuf>,
+    /// A checkpoint that was kept elsewhere; repeatable
+    #[arg(long, value_name = "FILE", requires = "dir")]
+    pub(in crate::cli) checkpoint: Vec<PathBuf>,
+    /// A receipt that was kept elsewhere, base64 or binary; repeatable
+    #[arg(long, value_name = "FILE", requires = "dir")]
+    pub(in crate::cli) receipt: Vec<PathBuf>,
     /// Verify nothing, and read whatever looks like an event: anybody may have written it
-    #[arg(long, conflicts_with_all = ["checkpoint", "receipt"])]
+    #[arg(long, requires = "dir", conflicts_with_all = ["checkpoint", "receipt"])]
     pub(in crate::cli) danger_unverified: bool,
+}
+
+impl QueryArgs {
+    /// The stored log that is meant, if one is.
+    pub(in crate::cli) fn stored(&self) -> Option<LogArgs> {
+        let dir = self.dir.clone()?;
+        Some(LogArgs { dir, checkpoint: self.checkpoint.clone(), receipt: self.receipt.clone() })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TailArgs {
+    /// The directory with the *.seg files [default: the log of the --server]
+    pub(in crate::cli) dir: Option<PathBuf>,
+    /// Go on with the events that come, until interrupted
+    #[arg(short, long)]
+    pub(in crate::cli) follow: bool,
+    /// Begin with the last N events, of which those that the filters accept are shown; --after begins elsewhere
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    pub(in crate::cli) lines: u64,
+    #[command(flatten)]
+    pub(in crate::cli) filter: Filter,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ConsistencyArgs {
+    /// The directory with the *.seg files [default: the log of the --server]
+    pub(in crate::cli) dir: Option<PathBuf>,
+    /// The earlier checkpoint
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) old: PathBuf,
+    /// The later checkpoint [default: the server's newest]
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) new: Option<PathBuf>,
+    /// The file to write the proof to: {old, new, proof}
+    #[arg(short, long, value_name = "OUT")]
+    pub(in crate::cli) output: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -125,8 +173,18 @@ pub(in crate::cli) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ProveArgs {
-    #[command(flatten)]
-    pub(in crate::cli) log: LogArgs,
+    /// The directory with the *.seg files [default: the log of the --server]
+    pub(in crate::cli) dir: Option<PathBuf>,
+    /// A checkpoint to prove it to; repeatable [default: the server's newest]
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) checkpoint: Vec<PathBuf>,
+    /// A receipt that was kept elsewhere, base64 or binary; repeatable. At the server, that of the event stands for the grant
+    /// to read it, and the proof is without the event's leaf
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) receipt: Vec<PathBuf>,
+    /// What to write
+    #[arg(long, value_name = "FORMAT", default_value = "tlog-proof")]
+    pub(in crate::cli) format: ProofFormat,
     /// The event: its position in the log, from 0
     #[arg(long, value_name = "N", value_parser = parse_sequence)]
     pub(in crate::cli) event: Sequence,
@@ -136,6 +194,14 @@ pub(in crate::cli) struct ProveArgs {
     /// The file to write [default: standard output]
     #[arg(short, long, value_name = "OUT")]
     pub(in crate::cli) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(in crate::cli) enum ProofFormat {
+    /// A C2SP tlog-proof file
+    TlogProof,
+    /// A COSE receipt (RFC 9942) to the server's newest tree
+    Cose,
 }
 
 #[derive(Debug, Args)]
@@ -203,6 +269,16 @@ pub(in crate::cli) struct Filter {
 }
 
 impl Filter {
+    /// The first event that can be accepted.
+    pub(in crate::cli) fn first(&self) -> Sequence {
+        self.after.map_or(Sequence(0), |after| Sequence(after.0.saturating_add(1)))
+    }
+
+    /// Whether it says where to begin.
+    pub(in crate::cli) const fn begins(&self) -> bool {
+        self.after.is_some()
+    }
+
     pub(in crate::cli) fn accepts(&self, event: &AuditEvent) -> bool {
         let is = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
         (self.types.is_empty() || self.types.contains(&event.event_type))

@@ -16,7 +16,10 @@ use transcode_confidential::{
     ids::LogId,
 };
 
-use super::{event, stored};
+use super::{
+    event,
+    source::{self, Range},
+};
 use crate::cli::{
     args::{ExportArgs, ExportFormat, Global},
     environment::Environment,
@@ -35,7 +38,8 @@ pub(super) fn export(args: &ExportArgs, global: &Global, environment: &Environme
     let mut writer = Writer::new(format, spool.file().map_err(at)?);
     let mut written = writer.begin();
     let mut count = 0_u64;
-    let source = stored::events(&args.query, global, environment, &mut |sealed| {
+    let range = Range::from(args.filter.first());
+    let source = source::events(&args.query, range, global, environment, &mut |sealed| {
         writer.learn(&sealed.event);
         if written.is_ok() && args.filter.accepts(&sealed.event) {
             written = writer.write(&sealed.event);
@@ -124,7 +128,8 @@ impl Writer {
     }
 }
 
-fn json_line(event: &AuditEvent) -> io::Result<Value> {
+/// One event with its leaf.
+pub(super) fn json_line(event: &AuditEvent) -> io::Result<Value> {
     let mut object = event::object(event);
     if let Value::Object(object) = &mut object {
         object.insert("leaf".into(), leaf(event)?.into());

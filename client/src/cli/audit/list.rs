@@ -11,7 +11,7 @@ use transcode_confidential::{
 
 use super::{
     event::{self, row},
-    stored,
+    source::{self, Range},
 };
 use crate::cli::{
     args::{Global, ListArgs, QueryArgs},
@@ -23,7 +23,8 @@ use crate::cli::{
 pub(super) fn list(args: &ListArgs, global: &Global, environment: &Environment) -> Result<Done, Failure> {
     let mut kept: VecDeque<AuditEvent> = VecDeque::new();
     let mut matched = 0_u64;
-    let source = stored::events(&args.query, global, environment, &mut |sealed| {
+    let range = Range::from(args.filter.first());
+    let source = source::events(&args.query, range, global, environment, &mut |sealed| {
         if !args.filter.accepts(&sealed.event) {
             return;
         }
@@ -63,7 +64,8 @@ pub(super) fn show(
     environment: &Environment,
 ) -> Result<Done, Failure> {
     let mut found: Option<SealedEvent> = None;
-    let source = stored::events(query, global, environment, &mut |sealed| {
+    let range = Range { from: wanted, last: Some(wanted) };
+    let source = source::events(query, range, global, environment, &mut |sealed| {
         if sealed.event.sequence == wanted && found.is_none() {
             found = Some(sealed);
         }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, json};
 
 use super::{
-    stored,
+    source::{self, Range},
     tally::{Tally, Time},
 };
 use crate::cli::{
@@ -25,7 +25,7 @@ pub(super) fn stats(
     environment: &Environment,
 ) -> Result<Done, Failure> {
     let mut tally = Tally::default();
-    let source = stored::events(query, global, environment, &mut |sealed| {
+    let source = source::events(query, Range::from(filter.first()), global, environment, &mut |sealed| {
         if filter.accepts(&sealed.event) {
             tally.add(&sealed.event);
         }

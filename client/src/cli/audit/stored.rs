@@ -8,15 +8,15 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::{Map, Value, json};
 use transcode_confidential::audit::{
     decode_leaf,
     segment::{Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
     verify::{Evidence, LogVerifier, Report, SealedEvent, Verdict},
 };
 
+use super::source::Source;
 use crate::cli::{
-    args::{Global, LogArgs, QueryArgs},
+    args::{Global, LogArgs},
     connection,
     environment::Environment,
     exit::Failure,
@@ -64,61 +64,10 @@ pub(super) fn verify(
     Ok(Verified { report: verifier.finish(), ignored: segments.ignored })
 }
 
-/// Where the events of a query come from.
-pub(in crate::cli) struct Source {
-    /// `None` where nothing was verified, as the caller wished.
-    pub(super) report: Option<Report>,
-    notes: Vec<String>,
-}
-
-impl Source {
-    /// An object with these members and those of every object that shows events.
-    pub(in crate::cli) fn object(&self, members: Value) -> Value {
-        let report = self.report.as_ref();
-        let mut object = match members {
-            Value::Object(members) => members,
-            _ => Map::new(),
-        };
-        object.insert("verified".into(), report.is_some().into());
-        object.insert("verdict".into(), json!(report.map(|report| report.verdict)));
-        object.insert("log_id".into(), json!(report.and_then(|report| report.log_id)));
-        object.insert("head".into(), json!(report.and_then(|report| report.head)));
-        object.insert("notes".into(), json!(report.map(|report| &report.notes)));
-        Value::Object(object)
-    }
-
-    /// What a person should know about the events.
-    pub(in crate::cli) fn notes(&self) -> Vec<String> {
-        let mut notes = self.notes.clone();
-        match &self.report {
-            None => notes.push("UNVERIFIED (--danger-unverified): anybody may have written these events".into()),
-            Some(report) => {
-                notes.extend(report.notes.iter().map(|note| format!("{note}: {}", super::explain(*note))));
-            }
-        }
-        notes
-    }
-}
-
-/// Reads the events of a log for showing them: of one that is intact, or of anything where the caller said so.
+/// Reads the events of a log that is intact.
 ///
 /// # Errors
-/// Where the log is not intact. So what `sink` gets must not be shown before this has returned.
-pub(super) fn events(
-    query: &QueryArgs,
-    global: &Global,
-    environment: &Environment,
-    sink: &mut dyn FnMut(SealedEvent),
-) -> Result<Source, Failure> {
-    if query.danger_unverified {
-        let segments = Segments::of(&query.log.dir)?;
-        read_unverified(&segments, sink)?;
-        return Ok(Source { report: None, notes: ignored_note(&segments.ignored).into_iter().collect() });
-    }
-    intact(&query.log, global, environment, sink)
-}
-
-/// As [`events`], of a log that is intact.
+/// Where it is not. So what `sink` gets must not be shown before this has returned.
 pub(in crate::cli) fn intact(
     log: &LogArgs,
     global: &Global,
@@ -127,19 +76,27 @@ pub(in crate::cli) fn intact(
 ) -> Result<Source, Failure> {
     let Verified { report, ignored } = verify(log, global, environment, sink)?;
     match &report.first_bad {
-        None if report.verdict == Verdict::Intact => {
-            Ok(Source { report: Some(report), notes: ignored_note(&ignored).into_iter().collect() })
-        }
-        finding => {
-            let what = finding.as_ref().map(ToString::to_string).unwrap_or_default();
-            let message = format!(
-                "the log is {}: {what}; none of it is used. confidential audit verify says more, --danger-unverified \
-                 reads it all the same",
-                report.verdict
-            );
-            Err(Failure::verification(message).because(report.verdict.to_string()))
-        }
+        None if report.verdict == Verdict::Intact => Ok(Source::stored(report, ignored_note(&ignored))),
+        _ => Err(not_intact(&report)),
     }
+}
+
+/// The failure of whoever wanted events of a log that is not intact.
+pub(super) fn not_intact(report: &Report) -> Failure {
+    let what = report.first_bad.as_ref().map(ToString::to_string).unwrap_or_default();
+    let message = format!(
+        "the log is {}: {what}; none of it is used. confidential audit verify says more, --danger-unverified reads it all \
+         the same",
+        report.verdict
+    );
+    Failure::verification(message).because(report.verdict.to_string())
+}
+
+/// Reads whatever looks like an event.
+pub(super) fn unverified(dir: &Path, sink: &mut dyn FnMut(SealedEvent)) -> Result<Source, Failure> {
+    let segments = Segments::of(dir)?;
+    read_unverified(&segments, sink)?;
+    Ok(Source::unverified(ignored_note(&segments.ignored)))
 }
 
 /// Whatever decodes as an event, up to the first record of each file that cannot be read.
@@ -192,7 +149,7 @@ pub(super) fn ignored_note(ignored: &[String]) -> Option<String> {
 }
 
 /// A receipt is kept as base64 or as it is; CBOR is never valid base64, because its first byte is no ASCII.
-fn receipt_bytes(content: Vec<u8>) -> Vec<u8> {
+pub(super) fn receipt_bytes(content: Vec<u8>) -> Vec<u8> {
     STANDARD.decode(content.trim_ascii()).unwrap_or(content)
 }
 
@@ -202,13 +159,13 @@ enum Step<'a> {
 }
 
 /// The segment files of a directory, in the order of the log.
-struct Segments {
+pub(super) struct Segments {
     files: BTreeMap<String, (SegmentName, PathBuf)>,
     ignored: Vec<String>,
 }
 
 impl Segments {
-    fn of(dir: &Path) -> Result<Self, Failure> {
+    pub(super) fn of(dir: &Path) -> Result<Self, Failure> {
         let at = |error: std::io::Error| Failure::file(dir, &error);
         let mut segments = Self { files: BTreeMap::new(), ignored: Vec::new() };
         for entry in fs::read_dir(dir).map_err(at)? {
@@ -229,6 +186,11 @@ impl Segments {
             return Err(Failure::file(dir, &"holds no log: no segment files (*.seg)"));
         }
         Ok(segments)
+    }
+
+    /// Names and paths.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = (&SegmentName, &Path)> {
+        self.files.values().map(|(name, path)| (name, path.as_path()))
     }
 
     /// Gives all files to `take`, until it wants no more.

@@ -14,12 +14,18 @@ use transcode_confidential::audit::{
 
 use super::{prove, stored};
 use crate::cli::{
-    args::{Global, LogArgs},
+    args::{Global, QueryArgs},
     environment::Environment,
     exit::{Done, Failure},
 };
 
-pub(super) fn export(log: &LogArgs, out: &Path, global: &Global, environment: &Environment) -> Result<Done, Failure> {
+pub(super) fn export(
+    query: &QueryArgs,
+    out: &Path,
+    global: &Global,
+    environment: &Environment,
+) -> Result<Done, Failure> {
+    let log = query.stored().ok_or_else(|| Failure::usage("tiles are made of a stored log: name its directory"))?;
     let (checkpoint, note) = prove::checkpoint(&log.checkpoint, None)?;
     let at = |error: io::Error| Failure::file(out, &error);
     if fs::symlink_metadata(out).is_ok() {
@@ -32,7 +38,7 @@ pub(super) fn export(log: &LogArgs, out: &Path, global: &Global, environment: &E
     let mut builder = TileBuilder::new();
     let mut written: io::Result<()> = fs::create_dir(&prefix);
     let mut files = 0_u64;
-    let source = stored::intact(log, global, environment, &mut |sealed| {
+    let source = stored::intact(&log, global, environment, &mut |sealed| {
         if written.is_ok() && builder.size() < checkpoint.size {
             let leaf = sealed.event.to_leaf().map_err(io::Error::other);
             let full = leaf.and_then(|leaf| builder.push(&leaf).map_err(io::Error::other));

@@ -20,6 +20,20 @@ impl Frontier {
         (peaks.len() == size.count_ones() as usize).then_some(Self { size, peaks })
     }
 
+    /// The frontier of the first `size` leaves, from the last of them and its audit path in that tree: all of that path are
+    /// left siblings, of which the upper ones are the other peaks. `None` for no leaves, or a path of another length. Nothing
+    /// vouches for the result but its root.
+    pub fn from_last_path(size: u64, last: LeafHash, path: &[Node]) -> Option<Self> {
+        let inside = usize::try_from(size.trailing_zeros()).ok()?;
+        if size == 0 || path.len() + 1 != inside + size.count_ones() as usize {
+            return None;
+        }
+        let (inside, peaks) = path.split_at_checked(inside)?;
+        let smallest = inside.iter().fold(*last.as_bytes(), |node, left| node_hash(left, &node));
+        let peaks = peaks.iter().rev().copied().chain([smallest]).collect();
+        Self::from_parts(size, peaks)
+    }
+
     /// Number of leaves.
     pub const fn size(&self) -> u64 {
         self.size
@@ -52,5 +66,25 @@ impl Frontier {
     pub fn root(&self) -> RootHash {
         let root = self.peaks.iter().rev().copied().reduce(|right, left| node_hash(&left, &right));
         RootHash::new(root.unwrap_or(EMPTY_ROOT))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{leaf_hash, tree::inclusion_proof};
+
+    #[test]
+    fn the_path_of_the_last_leaf_gives_the_whole_frontier() {
+        let leaves: Vec<_> = (0..70_u64).map(|i| leaf_hash(&i.to_be_bytes())).collect();
+        let mut expected = Frontier::new();
+        for (last, size) in leaves.iter().zip(1..) {
+            expected.push(*last);
+            let path = inclusion_proof(&leaves[..], size - 1, size).unwrap();
+            assert_eq!(Frontier::from_last_path(size, *last, &path), Some(expected.clone()), "{size}");
+            let longer = [&path[..], &[[0; 32]]].concat();
+            assert_eq!(Frontier::from_last_path(size, *last, &longer), None);
+        }
+        assert_eq!(Frontier::from_last_path(0, leaves[0], &[]), None);
     }
 }

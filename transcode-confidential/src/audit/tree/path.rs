@@ -1,15 +1,48 @@
-use super::{Frontier, Node};
+use super::{Frontier, Node, proof::split};
 use crate::ids::LeafHash;
 
-/// Builds an audit path while the leaves of a tree pass by, oldest first: memory is logarithmic in the size of the tree.
+/// Roots of disjoint ranges of leaves, taken while the leaves of a tree pass by, oldest first: memory is logarithmic in the
+/// size of the tree.
+#[derive(Debug)]
+struct RangeRoots {
+    next: u64,
+    size: u64,
+    ranges: Vec<(u64, u64, Frontier)>,
+}
+
+impl RangeRoots {
+    const fn of_tree(size: u64) -> Self {
+        Self { next: 0, size, ranges: Vec::new() }
+    }
+
+    fn add(&mut self, start: u64, end: u64) {
+        self.ranges.push((start, end, Frontier::new()));
+    }
+
+    /// Takes the next leaf and gives its position. Leaves behind the tree are ignored.
+    fn push(&mut self, leaf: LeafHash) -> u64 {
+        let at = self.next;
+        self.next = at.saturating_add(1);
+        if let Some((_, _, under)) = self.ranges.iter_mut().find(|(start, end, _)| (*start..*end).contains(&at)) {
+            under.push(leaf);
+        }
+        at
+    }
+
+    /// The roots, the last range first; `None` where fewer leaves came than the tree has.
+    fn finish(self) -> Option<Vec<Node>> {
+        let complete = self.next >= self.size;
+        complete.then(|| self.ranges.iter().rev().map(|(_, _, under)| *under.root().as_bytes()).collect())
+    }
+}
+
+/// Builds an audit path while the leaves of a tree pass by, oldest first.
 #[derive(Debug)]
 pub struct PathBuilder {
     index: u64,
-    size: u64,
-    next: u64,
     leaf: Option<LeafHash>,
-    /// The siblings on the way down from the root, as the range of leaves that each stands for.
-    siblings: Vec<(u64, u64, Frontier)>,
+    /// The siblings on the way down from the root.
+    siblings: RangeRoots,
 }
 
 impl PathBuilder {
@@ -19,51 +52,88 @@ impl PathBuilder {
             return None;
         }
         let (mut start, mut end) = (0, size);
-        let mut siblings = Vec::new();
+        let mut siblings = RangeRoots::of_tree(size);
         while end - start > 1 {
-            let middle = start + super::proof::split(end - start);
+            let middle = start + split(end - start);
             if index < middle {
-                siblings.push((middle, end, Frontier::new()));
+                siblings.add(middle, end);
                 end = middle;
             } else {
-                siblings.push((start, middle, Frontier::new()));
+                siblings.add(start, middle);
                 start = middle;
             }
         }
-        Some(Self { index, size, next: 0, leaf: None, siblings })
+        Some(Self { index, leaf: None, siblings })
     }
 
     /// Takes the next leaf. Leaves behind the tree are ignored.
     pub fn push(&mut self, leaf: LeafHash) {
-        let at = self.next;
-        self.next = at.saturating_add(1);
-        if at == self.index {
+        if self.siblings.push(leaf) == self.index {
             self.leaf = Some(leaf);
-        } else if let Some((_, _, under)) =
-            self.siblings.iter_mut().find(|(start, end, _)| (*start..*end).contains(&at))
-        {
-            under.push(leaf);
         }
     }
 
     /// The leaf and its audit path (RFC 6962 section 2.1.1), bottom up; `None` where fewer leaves came than the tree has.
     pub fn finish(self) -> Option<(LeafHash, Vec<Node>)> {
-        if self.next < self.size {
-            return None;
-        }
-        let path = self.siblings.iter().rev().map(|(_, _, under)| *under.root().as_bytes()).collect();
+        let path = self.siblings.finish()?;
         Some((self.leaf?, path))
+    }
+}
+
+/// Builds a consistency proof while the leaves of the larger tree pass by, oldest first.
+#[derive(Debug)]
+pub struct ConsistencyBuilder(RangeRoots);
+
+impl ConsistencyBuilder {
+    /// Between the trees of the first `old` and the first `new` leaves; `None` where `old > new`.
+    pub fn new(old: u64, new: u64) -> Option<Self> {
+        let mut nodes = RangeRoots::of_tree(new);
+        if old == 0 || old >= new {
+            return (old <= new).then_some(Self(nodes));
+        }
+        let (mut start, mut end) = (0, new);
+        while old != end {
+            let middle = start + split(end - start);
+            if old <= middle {
+                nodes.add(middle, end);
+                end = middle;
+            } else {
+                nodes.add(start, middle);
+                start = middle;
+            }
+        }
+        if start != 0 {
+            nodes.add(start, end);
+        }
+        Some(Self(nodes))
+    }
+
+    /// Takes the next leaf. Leaves behind the tree are ignored.
+    pub fn push(&mut self, leaf: LeafHash) {
+        self.0.push(leaf);
+    }
+
+    /// `PROOF(old, D[new])` of RFC 6962 section 2.1.2; `None` where fewer leaves came than the larger tree has.
+    pub fn finish(self) -> Option<Vec<Node>> {
+        self.0.finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{leaf_hash, tree::inclusion_proof};
+    use crate::audit::{
+        leaf_hash,
+        tree::{consistency_proof, inclusion_proof},
+    };
+
+    fn leaves(count: u64) -> Vec<LeafHash> {
+        (0..count).map(|i| leaf_hash(&i.to_be_bytes())).collect()
+    }
 
     #[test]
     fn a_path_built_in_passing_is_the_one_that_stored_hashes_give() {
-        let leaves: Vec<_> = (0..40_u64).map(|i| leaf_hash(&i.to_be_bytes())).collect();
+        let leaves = leaves(40);
         for size in 1..=40_u64 {
             for index in 0..size {
                 let mut builder = PathBuilder::new(index, size).unwrap();
@@ -80,5 +150,20 @@ mod tests {
         let mut builder = PathBuilder::new(0, 2).unwrap();
         builder.push(leaf_hash(b"0"));
         assert_eq!(builder.finish(), None);
+    }
+
+    #[test]
+    fn a_consistency_proof_built_in_passing_is_the_one_that_stored_hashes_give() {
+        let leaves = leaves(40);
+        for new in 0..=40_u64 {
+            for old in 0..=new {
+                let mut builder = ConsistencyBuilder::new(old, new).unwrap();
+                leaves.iter().for_each(|leaf| builder.push(*leaf));
+                let expected = consistency_proof(&leaves[..], old, new).unwrap();
+                assert_eq!(builder.finish(), Some(expected), "{old} to {new}");
+            }
+        }
+        assert!(ConsistencyBuilder::new(3, 2).is_none());
+        assert_eq!(ConsistencyBuilder::new(1, 2).unwrap().finish(), None);
     }
 }

@@ -132,6 +132,15 @@ pub fn verify_inclusion(
     path: &[Node],
     root: RootHash,
 ) -> Result<(), ProofError> {
+    let node = root_from_path(leaf, index, size, path)?;
+    if node == *root.as_bytes() { Ok(()) } else { Err(ProofError::Root) }
+}
+
+/// The root that an audit path leads to, for whoever holds something that says what the root is (RFC 9162 section 2.1.3.2).
+///
+/// # Errors
+/// [`ProofError`] unless the path has exactly the right length.
+pub fn root_from_path(leaf: LeafHash, index: u64, size: u64, path: &[Node]) -> Result<Node, ProofError> {
     if index >= size {
         return Err(ProofError::Range { position: index, size });
     }
@@ -152,10 +161,7 @@ pub fn verify_inclusion(
         at >>= 1;
         last >>= 1;
     }
-    if last != 0 {
-        return Err(ProofError::Length);
-    }
-    if node == *root.as_bytes() { Ok(()) } else { Err(ProofError::Root) }
+    if last == 0 { Ok(node) } else { Err(ProofError::Length) }
 }
 
 /// Verifies that the tree of `new` leaves begins with the tree of `old` leaves (RFC 9162 section 2.1.4.2). A tree of no

@@ -1,7 +1,13 @@
+use std::{fmt, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    audit::{LogState, tree::Node},
+    audit::{
+        LogState,
+        segment::{SegmentError, SegmentName},
+        tree::Node,
+    },
     ids::{Digest, Epoch, LogId, RootHash, Sequence},
     signature::PublicKey,
     time::Timestamp,
@@ -50,6 +56,51 @@ pub struct ConsistencyReply {
     /// RFC 6962 consistency proof, each hash in hexadecimal.
     #[serde(with = "hex_nodes")]
     pub proof: Vec<Node>,
+}
+
+/// Answer to `GET /v1/inclusion`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InclusionReply {
+    /// Position of the event.
+    pub event: u64,
+    /// The tree size.
+    pub size: u64,
+    /// RFC 6962 audit path, bottom up, each hash in hexadecimal.
+    #[serde(with = "hex_nodes")]
+    pub proof: Vec<Node>,
+}
+
+/// Where an event lies in the parent's segments: `<segment>@<offset>@<sequence>`. A hint and no more: whoever reads there
+/// checks what is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogCursor {
+    /// The segment.
+    pub segment: SegmentName,
+    /// Offset of a record in it.
+    pub offset: u64,
+    /// The event that is due there.
+    pub sequence: Sequence,
+}
+
+impl fmt::Display for LogCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}@{}", self.segment, self.offset, self.sequence)
+    }
+}
+
+impl FromStr for LogCursor {
+    type Err = SegmentError;
+
+    fn from_str(text: &str) -> Result<Self, SegmentError> {
+        let parse = || {
+            let mut parts = text.splitn(3, '@');
+            let segment = parts.next()?.parse().ok()?;
+            let (offset, sequence) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            Some(Self { segment, offset, sequence: Sequence(sequence) })
+        };
+        let cursor = parse().filter(|cursor: &Self| cursor.to_string() == text);
+        cursor.ok_or(SegmentError::Malformed("cursor"))
+    }
 }
 
 /// Answer to `GET /v1/status`.

@@ -162,6 +162,8 @@ mod tests {
         assert!(policy.allows(&one, Operation::Report, Some(&song)));
         assert!(!policy.allows(&intern, Operation::Report, Some(&song)), "denied beats granted");
         assert!(policy.knows(&one, &song) && !policy.knows(&intern, &song));
+        assert!(policy.allows_all(&one, Operation::Report) && !policy.allows_all(&intern, Operation::Report));
+        assert!(!policy.allows_all(&one, Operation::Encrypt), "with some keys is not with all");
     }
 
     #[test]
