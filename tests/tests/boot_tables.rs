@@ -24,6 +24,7 @@ use testkit::{
     segments::{self, Segments},
     world::{Plan, World},
 };
+use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
     audit::{
         AuditEventType, CreationReason, EventBody, EventDraft,
@@ -77,7 +78,8 @@ impl Boots {
         let files: Segments = files.iter().cloned().collect();
         self.parent.edit(|segments| *segments = files);
         let session = [7; 16];
-        let (link, _) = HostLink::open(self.parent.host(), session, Duration::from_secs(60)).await.unwrap();
+        let (patience, never) = (Duration::from_secs(60), CancellationToken::new());
+        let (link, _) = HostLink::open(self.parent.host(), session, patience, &never).await.unwrap();
         let accepted = self.image.measurements("enclave").into();
         match read_back(&link, &self.hypervisor.trust_root(), &accepted).await {
             Ok(state) => End::GoesOn(state.map_or(0, |(_, state)| state.size)),
