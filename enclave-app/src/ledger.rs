@@ -205,7 +205,7 @@ impl Ledger {
     }
 
     /// Writes the whole state down. A segment begins with the event, and a boot can begin there. Nothing else is placed
-    /// meanwhile: that takes about a millisecond for each megabyte of state.
+    /// meanwhile, which grows with the state.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`] while the log takes no events; [`LedgerError::Snapshot`].
