@@ -22,6 +22,7 @@ mod reconcile;
 mod report;
 mod status;
 mod terminal;
+mod top;
 mod watch;
 
 use std::{
@@ -78,6 +79,7 @@ fn dispatch(
         Command::Report(request) => report::run(*request, &global, environment),
         Command::Reconcile(request) => reconcile::run(&request, &global, environment),
         Command::Status => status::run(&global, environment),
+        Command::Top(request) => top::run(&request, &global, environment),
         Command::Pki(verb) => pki::run(verb),
         Command::Policy(verb) => policy::run(verb, &global, environment),
     }

@@ -11,6 +11,7 @@
 //! | [`host`] | the enclave's side of the host protocol |
 //! | [`kms`] | AWS KMS, by attestation |
 //! | [`metrics`] | what is counted, and told to the parent |
+//! | [`console`] | what is printed |
 //! | [`nsm`], [`attestor`], [`clock`], [`entropy`] | the NSM, our own documents, time, randomness |
 //! | [`callers`] | callers that are enclaves themselves |
 //! | [`program`], [`pid1`] | the program around it: an ordinary process, or the first one of an image |
@@ -32,6 +33,7 @@ pub mod boot;
 pub mod callers;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod custody;
 pub mod entropy;
 pub mod grants;

@@ -15,6 +15,7 @@ use crate::{
     Fatal, Parts, Serving,
     clock::KernelBoottime,
     config::{Config, ConfigError},
+    console::Console,
     nsm::{NsmDevice, NsmError},
     pid1::{self, MachineError, launcher, memory::Memory},
 };
@@ -61,7 +62,7 @@ pub enum ProgramError {
 /// the machine down with it.
 pub fn main(trust: impl FnOnce() -> Result<Trust, Box<dyn Error + Send + Sync>>) -> ExitCode {
     pid1::power::end_on_panic();
-    tracing_subscriber::fmt().with_target(false).with_ansi(false).init();
+    Console::new(std::io::stdout()).start();
     let ended = run(trust);
     match &ended {
         Ok(()) => tracing::info!(memory = memory(), "stopped; the log is sealed"),

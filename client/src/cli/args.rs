@@ -1,5 +1,6 @@
 mod audit;
 mod gateway;
+mod top;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,8 @@ pub(super) use audit::{
     QueryArgs, TailArgs,
 };
 pub(super) use gateway::{GatewayArgs, WatchArgs};
+
+pub(super) use top::TopArgs;
 
 use super::attestation::VerifyAt;
 
@@ -88,6 +91,8 @@ pub(super) enum Command {
     Reconcile(Reconcile),
     /// Show the state of the enclave and of its log
     Status,
+    /// Watch a deployment: figures from the proxy, and what the enclave itself says
+    Top(TopArgs),
     /// Make a client CA and client identities
     #[command(subcommand)]
     Pki(PkiVerb),

@@ -108,7 +108,7 @@ impl Configured {
 }
 
 /// An endpoint; `HOST:PORT` stands for TCP.
-fn endpoint(text: &str) -> Result<Endpoint, Failure> {
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, Failure> {
     text.parse::<Endpoint>()
         .or_else(|error| format!("tcp:{text}").parse::<Endpoint>().map_err(|_| error))
         .map_err(|error| Failure::usage(error.to_string()))

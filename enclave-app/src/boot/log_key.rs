@@ -54,5 +54,5 @@ fn derive(log_id: LogId, material: &KeyMaterial) -> Result<SigningKey, BootError
     let hkdf = Hkdf::<Sha256>::new(Some(log_id.as_bytes()), material.expose());
     // 32 bytes is within what HKDF-SHA-256 can give (RFC 5869 section 2.3).
     hkdf.expand(INFO, &mut *seed).map_err(|_| BootError::WrongLogKey)?;
-    Ok(SigningKey::from_seed(&KeyMaterial::from_bytes(*seed))?)
+    Ok(SigningKey::from_seed(&KeyMaterial::copied_from(&seed))?)
 }

@@ -293,5 +293,5 @@ fn open_key(key: RecipientKey, sealed: &[u8]) -> Result<KeyMaterial, KmsError> {
         return Err(EnvelopeError.into());
     }
     bytes.copy_from_slice(&opened);
-    Ok(KeyMaterial::from_bytes(*bytes))
+    Ok(KeyMaterial::copied_from(&bytes))
 }

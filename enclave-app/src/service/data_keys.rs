@@ -123,7 +123,7 @@ fn secret<T: Serialize>(answer: &T, items: usize) -> Result<Response, Failure> {
 
 /// Where it is released: this goes into the answer and nowhere else.
 fn copy(material: &KeyMaterial) -> KeyText {
-    KeyText(KeyMaterial::from_bytes(*material.expose()))
+    KeyText(KeyMaterial::copied_from(material.expose()))
 }
 
 fn check_name(content_id: Option<&str>) -> Result<(), Failure> {

@@ -66,7 +66,7 @@ fn first_boot(stage: &mut Stage, image: &Image) -> anyhow::Result<()> {
     stage.let_in(&[image])?;
     stage.start_proxy("segments")?;
     let (mut machine, greeted) = stage.host.boot(&image.path, MEMORY_MIB, "first")?;
-    let serving = machine.says("INFO serving ")?;
+    let serving = machine.says("\"message\":\"serving\"")?;
     let status = stage.does("operator", image, &["status"])?;
     let first = machine.started.elapsed();
     say!("boot: {:.1} s to the launcher's greeting, {:.1} s to the first request served", secs(greeted), secs(first));
@@ -117,8 +117,8 @@ fn first_boot(stage: &mut Stage, image: &Image) -> anyhow::Result<()> {
 /// The log goes on after a failure of power, in as little memory as there may be, and ends well when it is told to.
 fn second_boot(stage: &mut Stage, image: &Image) -> anyhow::Result<()> {
     let (mut machine, _) = stage.host.boot(&image.path, LEAST_MEMORY_MIB, "second")?;
-    let serving = machine.says("INFO serving ")?;
-    ensure!(serving.contains("epoch=2"), "the second epoch: {serving}");
+    let serving = machine.says("\"message\":\"serving\"")?;
+    ensure!(serving.contains("\"epoch\":\"2\""), "the second epoch: {serving}");
     let (sealed, opened) = (stage.path("sealed"), stage.path("opened"));
     moves(stage, image, &["decrypt", &sealed, "-o", &opened])?;
     ensure!(std::fs::read(&opened)? == std::fs::read(stage.path("plain"))?, "another content after the restart");
@@ -140,8 +140,8 @@ fn upgrade(stage: &mut Stage, old: &Image, new: &Image, stranger: &Image) -> any
     let console = machine.ends()?;
     ensure!(console.contains("boot failed: the log is"), "it gave up for another reason:\n{console}");
     let (mut machine, _) = stage.host.boot(&new.path, MEMORY_MIB, "upgraded")?;
-    let serving = machine.says("INFO serving ")?;
-    ensure!(serving.contains("epoch=3"), "the third epoch: {serving}");
+    let serving = machine.says("\"message\":\"serving\"")?;
+    ensure!(serving.contains("\"epoch\":\"3\""), "the third epoch: {serving}");
     let (sealed, opened) = (stage.path("sealed"), stage.path("opened"));
     moves(stage, new, &["decrypt", &sealed, "-o", &opened])?;
     stage.proxy.as_ref().context("the proxy")?.signal("USR1")?;
@@ -167,7 +167,7 @@ fn strangers(stage: &mut Stage, image: &Image, changed: &Image) -> anyhow::Resul
     stage.let_in(&[changed])?;
     stage.memory = "other-state";
     let (mut machine, _) = stage.host.boot(&changed.path, MEMORY_MIB, "changed-let-in")?;
-    machine.says("INFO serving ")?;
+    machine.says("\"message\":\"serving\"")?;
     let refused = stage.confidential("operator", image, &["status"])?;
     ensure!(refused.code != 0 && refused.json.to_string().contains("PCR"), "the client: {}", refused.json);
     stage.does("operator", changed, &["status"])?;
@@ -202,7 +202,7 @@ fn predecessor(image: &Image) -> anyhow::Result<String> {
 
 /// What a line of the console says of memory.
 fn memory(line: &str) -> &str {
-    line.split("memory=").nth(1).unwrap_or(line).trim_matches('"')
+    line.split("\"memory\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or(line)
 }
 
 fn secs(duration: Duration) -> f64 {

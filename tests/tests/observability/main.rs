@@ -10,3 +10,4 @@
 mod exposition;
 mod figures;
 mod files;
+mod top;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     entropy::{Entropy, EntropyError},
-    secret::KeyMaterial,
+    secret::{KeyMaterial, on_a_clean_stack},
 };
 
 /// AES-256-GCM, HKDF-SHA-512, key commitment, no signature.
@@ -78,13 +78,17 @@ pub(super) struct MessageKeys {
 
 impl MessageKeys {
     pub(super) fn derive(data_key: &DataKey, id: &MessageId) -> Result<Self, MessageError> {
+        on_a_clean_stack(|| Self::derived(data_key, id))
+    }
+
+    fn derived(data_key: &DataKey, id: &MessageId) -> Result<Self, MessageError> {
         let hkdf = HkdfSha512::extract(id.as_bytes(), data_key.material().expose());
         let mut commitment = [0; Commitment::LEN];
         let mut key = Zeroizing::new([0; 32]);
         // Neither expansion can fail: 32 bytes are far below 255 blocks.
         hkdf.expand(COMMIT_INFO, &mut commitment).map_err(|_| MessageError::Unauthentic)?;
         hkdf.expand(DERIVE_INFO, key.as_mut_slice()).map_err(|_| MessageError::Unauthentic)?;
-        let key = BulkKey::new(&KeyMaterial::from_bytes(*key)).map_err(|_| MessageError::Unauthentic)?;
+        let key = BulkKey::new(&KeyMaterial::copied_from(&key)).map_err(|_| MessageError::Unauthentic)?;
         Ok(Self { key, commitment: Commitment(commitment) })
     }
 

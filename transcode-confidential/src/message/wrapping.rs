@@ -13,7 +13,7 @@ use super::{
 use crate::{
     entropy::Entropy,
     ids::{KeyId, KeyVersion},
-    secret::KeyMaterial,
+    secret::{KeyMaterial, on_a_clean_stack},
 };
 
 /// One version of a content key, as far as wrapping needs it.
@@ -53,10 +53,11 @@ impl WrappedDataKey {
     ) -> Result<Self, MessageError> {
         let mut iv = [0; Self::IV_LEN];
         entropy.fill(&mut iv)?;
-        let mut key = Zeroizing::new(*data_key.material().expose());
-        let Tag(tag) = ReferenceKey::new(wrap.material)
-            .seal(Nonce(iv), &context.serialize(), key.as_mut_slice())
-            .map_err(|_| MessageError::Unauthentic)?;
+        let mut key = Zeroizing::new([0; 32]);
+        key.copy_from_slice(data_key.material().expose());
+        let context = context.serialize();
+        let sealing = || ReferenceKey::new(wrap.material).seal(Nonce(iv), &context, key.as_mut_slice());
+        let Tag(tag) = on_a_clean_stack(sealing).map_err(|_| MessageError::Unauthentic)?;
         let mut sealed = [0; Self::SEALED_LEN];
         sealed.iter_mut().zip(key.iter().chain(&tag)).for_each(|(slot, byte)| *slot = *byte);
         Ok(Self { key_id: wrap.key_id.clone(), version: wrap.version, iv, sealed })
@@ -71,10 +72,10 @@ impl WrappedDataKey {
             return Err(MessageError::Unauthentic);
         };
         let mut key = Zeroizing::new(*key);
-        ReferenceKey::new(wrap.material)
-            .open(Nonce(self.iv), &context.serialize(), key.as_mut_slice(), Tag(*tag))
-            .map_err(|_| MessageError::Unauthentic)?;
-        Ok(DataKey::from_material(KeyMaterial::from_bytes(*key)))
+        let context = context.serialize();
+        let opening = || ReferenceKey::new(wrap.material).open(Nonce(self.iv), &context, key.as_mut_slice(), Tag(*tag));
+        on_a_clean_stack(opening).map_err(|_| MessageError::Unauthentic)?;
+        Ok(DataKey::from_material(KeyMaterial::copied_from(&key)))
     }
 
     /// The content key that it names. Authenticated only by unwrapping.

@@ -178,7 +178,7 @@ impl<'de> Deserialize<'de> for KeyText {
         let (Ok(32), Some(key)) = (length, bytes.first_chunk::<32>()) else {
             return Err(D::Error::custom("not base64 of 32 bytes"));
         };
-        Ok(Self(KeyMaterial::from_bytes(*key)))
+        Ok(Self(KeyMaterial::copied_from(key)))
     }
 }
 
