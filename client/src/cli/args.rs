@@ -184,6 +184,7 @@ pub(super) enum KeysVerb {
         once: Once,
     },
     /// End a key, also a revoked one, and have the enclave forget its wrapped records; only deleting the KMS key is final
+    #[command(disable_version_flag = true)]
     Destroy {
         /// Its name
         id: KeyId,
@@ -196,6 +197,7 @@ pub(super) enum KeysVerb {
         once: Once,
     },
     /// Refuse to decrypt under versions before this one; may be lowered again
+    #[command(disable_version_flag = true)]
     DecryptFrom {
         /// Its name
         id: KeyId,

@@ -219,9 +219,11 @@ mod tests {
         let (file, message) = (dir.path().join("a.ts"), dir.path().join("a.ts.tce"));
         fs::write(&file, "content").unwrap();
         fs::write(&message, "message").unwrap();
+        let modified = fs::metadata(&file).unwrap().modified().unwrap();
+        let before = modified - Duration::from_secs(1);
+        fs::File::options().write(true).open(&message).unwrap().set_modified(before).unwrap();
         let mut folder = folder(dir.path(), Completeness::Everything);
         assert!(!folder.look().unwrap().is_done(), "some other message");
-        let modified = fs::metadata(&file).unwrap().modified().unwrap();
         fs::File::options().write(true).open(&message).unwrap().set_modified(modified).unwrap();
         assert!(folder.look().unwrap().is_done());
         fs::File::options().write(true).open(&file).unwrap().set_modified(modified + Duration::from_secs(1)).unwrap();
