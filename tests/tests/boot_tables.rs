@@ -151,7 +151,7 @@ const fn is(kind: u8, wanted: RecordKind) -> bool {
 fn worth_a_case(frames: &[(usize, usize, u8)], at: usize) -> bool {
     let beside = |kind| is(kind, RecordKind::Attestation) || is(kind, RecordKind::WrappedKey);
     let inside = frames.iter().find(|(start, end, _)| (start + RECORD_HEAD..*end).contains(&at));
-    inside.is_none_or(|(start, _, kind)| !beside(*kind) || (at - start) % 16 == 0)
+    inside.is_none_or(|(start, _, kind)| !beside(*kind) || (at - start).is_multiple_of(16))
 }
 
 #[tokio::test]
