@@ -102,16 +102,16 @@ async fn process(request: &Request, content: &Content, configured: Configured) -
     let to_file = !is_stdout(content.output.as_deref());
     let mut destination = Destination::open(content.output.as_deref())
         .map_err(|error| Failure::file(content.output.as_deref().unwrap_or(Path::new("-")), &error))?;
+    // An input that cannot be read is said before anything is asked of the enclave.
+    let opened = if content.local.local { None } else { Some(open(input).await?) };
     let view = client.log().await?;
-    let done = if content.local.local {
-        local::one(request, content, client, input, &destination).await?
-    } else {
-        let input = open(input).await?;
-        match request {
+    let done = match opened {
+        None => local::one(request, content, client, input, &destination).await?,
+        Some(input) => match request {
             Request::Encrypt(request, _) => client.encrypt(request, input, &mut destination.writer()).await,
             Request::Decrypt(request) => client.decrypt(request, input, &mut destination.writer()).await,
             Request::Rewrap(request) => client.rewrap(request, input, &mut destination.writer()).await,
-        }?
+        }?,
     };
     let receipt = ReceiptText(done.receipt.clone());
     connection::keep(&receipt, &content.receipt)?;
