@@ -98,8 +98,8 @@ pub struct LocalDone {
     pub digests: Option<(Digest, Digest)>,
 }
 
-/// About so many bytes are worked on at once by each thread.
-const BLOCK: usize = 1 << 20;
+/// About so many bytes are worked on at once by each thread: few enough to stay in its cache between reading and writing.
+const BLOCK: usize = 1 << 18;
 /// Frames of a block at most: few enough for one system call.
 const BLOCK_FRAMES: usize = 256;
 

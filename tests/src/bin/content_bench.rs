@@ -6,6 +6,11 @@
 //!
 //! Figures are medians of alternating rounds. Programs that are not there (`age`, a Python with the Encryption SDK) are
 //! left out, and that is said.
+//!
+//! Files are encrypted by whole processes, which read the same cached file and write to `/dev/null`. The bare cipher is one
+//! too: this program with `--bare` reads a frame, seals it where it lies, and writes it. The time of `confidential` includes
+//! its start, the attestation, reading the log and the data key; so the file must be large for the ratio to say
+//! anything of the cipher.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,8 +22,9 @@
 
 use std::{
     fs::File,
-    io::{self, Write as _},
-    path::PathBuf,
+    io::{self, Read as _, Write as _},
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -40,8 +46,14 @@ use transport::Endpoint;
 #[derive(Parser)]
 struct Arguments {
     /// The command line that is measured
-    #[arg(long)]
+    #[arg(long, default_value = "target/release/confidential")]
     confidential: PathBuf,
+    /// Only the bare cipher, over this file to standard output: how the table measures it
+    #[arg(long)]
+    bare: Option<PathBuf>,
+    /// Frame length of the bare cipher
+    #[arg(long, default_value_t = 65_536, requires = "bare")]
+    frame_length: usize,
     /// Size of the file
     #[arg(long, default_value_t = 1024)]
     mib: usize,
@@ -55,18 +67,24 @@ struct Arguments {
 
 const MIB: usize = 1 << 20;
 
-#[tokio::main]
-async fn main() {
+fn main() {
     let arguments = Arguments::parse();
+    match &arguments.bare {
+        Some(file) => bare(file, arguments.frame_length),
+        None => tokio::runtime::Runtime::new().unwrap().block_on(table(&arguments)),
+    }
+}
+
+async fn table(arguments: &Arguments) {
     let mut plan = Plan::default();
     plan.key_defaults.max_uses = 1 << 32;
     let mut world = World::without_enclave(plan).await;
-    let echo = echo(&world, &arguments).await;
+    let echo = echo(&world, arguments).await;
     let image = world.image().clone();
     world.launch(&image).await.unwrap();
     world.operator().generate("content-key-1").await.unwrap();
-    local(&world, &arguments);
-    through(&world, &arguments, echo).await;
+    local(&world, arguments);
+    through(&world, arguments, echo).await;
     issue(&world).await;
 }
 
@@ -75,75 +93,110 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
+/// What is run on the file, one row of the table.
+struct Row {
+    name: String,
+    command: Option<Command>,
+    /// The bare cipher that it is held against, by its place in the table.
+    bare: usize,
+    rates: Vec<Rate>,
+}
+
+const FRAMES: [usize; 6] = [65_536, 16_384, 32_768, 131_072, 262_144, 1_048_576];
+
 fn local(world: &World, arguments: &Arguments) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("content");
     let content: Vec<u8> = (0..MIB).map(|at| ((at * 31) >> 7) as u8).collect();
     let mut out = File::create(&file).unwrap();
     (0..arguments.mib).for_each(|_| out.write_all(&content).unwrap());
-    io::copy(&mut File::open(&file).unwrap(), &mut io::sink()).unwrap();
+    // On disk, so that nobody writes it back while others are measured; and in memory.
+    out.sync_all().unwrap();
+    let empty = dir.path().join("empty");
+    File::create(&empty).unwrap();
     std::fs::write(dir.path().join("root.pem"), world.hypervisor.root_pem()).unwrap();
     std::fs::write(dir.path().join("m.json"), world.image().measurements("bench").to_json()).unwrap();
-    std::fs::write(dir.path().join("me.pem"), world.ca.identity_pem(OPERATOR)).unwrap();
+    let identity = dir.path().join("me.pem");
+    std::fs::write(&identity, world.ca.identity_pem(OPERATOR)).unwrap();
+    std::fs::set_permissions(&identity, std::fs::Permissions::from_mode(0o600)).unwrap();
     let at = |name: &str| dir.path().join(name).into_os_string();
-    let confidential = |extra: &[&str]| {
+    let confidential = |file: &Path, extra: &[&str]| {
         let mut command = Command::new(&arguments.confidential);
         command.args(["encrypt", "--local", "--key", "content-key-1", "--server", &world.server().to_string()]);
         command.arg("--root").arg(at("root.pem")).arg("--measurements").arg(at("m.json"));
         command.arg("--identity").arg(at("me.pem")).arg("--state").arg(at("state"));
-        command.args(extra).arg(&file).args(["-o", "-"]);
+        command.args(extra).arg(file).args(["-o", "-"]);
         command
     };
-    let age = age_recipient().map(|recipient| {
-        let mut command = Command::new("age");
-        command.arg("-r").arg(recipient).arg(&file);
-        command
-    });
-    let python = arguments.python.as_ref().map(|python| {
-        let mut command = Command::new(python);
-        command.arg("-c").arg(PYTHON).arg(&file);
-        command
-    });
     let one_core = |command: Command| {
         let mut pinned = Command::new("taskset");
         pinned.args(["-c", "0"]).arg(command.get_program()).args(command.get_args());
         pinned
     };
-    let mut rows: Vec<(String, Option<Command>, Vec<f64>)> = vec![
-        ("confidential --local, one core".into(), Some(one_core(confidential(&["--threads", "1"]))), Vec::new()),
-        ("confidential --local, all cores".into(), Some(confidential(&[])), Vec::new()),
-    ];
-    for frame in [16_384, 32_768, 131_072, 262_144, 1_048_576] {
-        let extra = ["--threads", "1", "--frame-length", &frame.to_string()];
-        rows.push((
-            format!("  one core, frames of {} KiB", frame >> 10),
-            Some(one_core(confidential(&extra))),
-            Vec::new(),
-        ));
+    let row = |name: &str, bare, command| Row { name: name.into(), command, bare, rates: Vec::new() };
+    let mut rows = Vec::new();
+    for frame in FRAMES {
+        let (kib, length) = (frame >> 10, frame.to_string());
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("--bare").arg(&file).args(["--frame-length", &length]);
+        let bare = rows.len();
+        rows.push(row(&format!("bare cipher, one core, {kib} KiB"), bare, Some(one_core(command))));
+        let extra = ["--threads", "1", "--frame-length", &length];
+        let command = Some(one_core(confidential(&file, &extra)));
+        rows.push(row(&format!("  --local, one core, {kib} KiB"), bare, command));
     }
-    rows.push(("age".into(), age, Vec::new()));
-    rows.push(("AWS Encryption SDK for Python".into(), python, Vec::new()));
-    let mut bare_rates = Vec::new();
+    rows.push(row("--local, as it comes", 0, Some(confidential(&file, &[]))));
+    let age = age_recipient().map(|recipient| {
+        let mut command = Command::new("age");
+        command.arg("-r").arg(recipient).arg(&file);
+        command
+    });
+    rows.push(row("age", 0, age));
+    let python = arguments.python.as_ref().map(|python| {
+        let mut command = Command::new(python);
+        command.arg("-c").arg(PYTHON).arg(&file);
+        command
+    });
+    rows.push(row("AWS Encryption SDK for Python", 0, python));
+    let mut starting = one_core(confidential(&empty, &["--threads", "1"]));
+    let mut start = Vec::new();
     for round in 0..arguments.rounds {
-        bare_rates.push(bare(&content, arguments.mib));
-        for (name, command, rates) in &mut rows {
+        let begin = Instant::now();
+        run(&mut starting);
+        start.push(begin.elapsed().as_secs_f64());
+        for Row { name, command, rates, .. } in &mut rows {
             // One round of what takes minutes is enough.
             let Some(command) = command.as_mut().filter(|_| !name.contains("Python") || round == 0) else { continue };
-            let begin = Instant::now();
-            let status = command.stdout(File::create("/dev/null").unwrap()).stderr(Stdio::inherit()).status();
-            assert!(status.expect("it runs").success(), "{name}");
-            rates.push((arguments.mib * MIB) as f64 / 1e6 / begin.elapsed().as_secs_f64());
+            let begin = (Instant::now(), cpu_of_children());
+            run(command);
+            let megabytes = (arguments.mib * MIB) as f64 / 1e6;
+            let (wall, core) = (begin.0.elapsed().as_secs_f64(), cpu_of_children() - begin.1);
+            rates.push(Rate { wall: megabytes / wall, core: megabytes / core });
         }
     }
-    let bare = median(bare_rates);
-    println!("{} MiB, cached, output discarded: MB/s (ratio to the bare cipher)", arguments.mib);
-    println!("{:36} {bare:7.0}", "bare AES-256-GCM, one core, 64 KiB");
-    for (name, command, rates) in rows {
-        match command {
-            Some(_) => println!("{name:36} {:7.0} ({:.2})", median(rates.clone()), median(rates) / bare),
-            None => println!("{name:36} not here"),
+    println!(
+        "a cached file of {} MiB, output to /dev/null, whole processes: MB/s (ratio to the bare cipher); MB for each \
+         second of a core (ratio)",
+        arguments.mib
+    );
+    let bares: Vec<Rate> = rows.iter().map(|row| middle(&rows[row.bare].rates)).collect();
+    for (Row { name, command, rates, .. }, bare) in rows.iter().zip(bares) {
+        if command.is_none() {
+            println!("{name:36} not here");
+            continue;
         }
+        let Rate { wall, core } = middle(rates);
+        println!("{name:36} {wall:7.0} ({:.2})  {core:7.0} ({:.2})", wall / bare.wall, core / bare.core);
     }
+    println!(
+        "of which start, attestation, the log and the data key, before the first byte: {:.0} ms",
+        median(start) * 1e3
+    );
+}
+
+fn run(command: &mut Command) {
+    let status = command.stdout(File::create("/dev/null").unwrap()).stderr(Stdio::inherit()).status();
+    assert!(status.expect("it runs").success(), "{command:?}");
 }
 
 const PYTHON: &str = r#"
@@ -160,22 +213,31 @@ with open(sys.argv[1], "rb") as source, client.stream(mode="e", source=source, k
         sys.stdout.buffer.write(piece)
 "#;
 
-/// The cipher from memory to a buffer of one frame, on one core: what nobody can do without.
-fn bare(content: &[u8], mib: usize) -> f64 {
+/// The file, frame by frame, into one buffer, sealed where it lies, and written: what nobody can do without.
+fn bare(file: &Path, frame_length: usize) {
     let key = aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, &[7; 32]).unwrap());
-    let (mut scratch, mut number) = (vec![0; 65_536], 0u64);
-    let begin = Instant::now();
-    for _ in 0..mib {
-        for chunk in content.chunks(65_536) {
-            number += 1;
-            let mut nonce = [0; 12];
-            nonce[..8].copy_from_slice(&number.to_le_bytes());
-            let (nonce, aad) = (aead::Nonce::assume_unique_for_key(nonce), aead::Aad::from([0; 78]));
-            key.seal_out_of_place_scatter(nonce, aad, chunk, &mut scratch, &[], &mut [0; 16]).unwrap();
-            std::hint::black_box(&scratch);
+    let mut input = File::open(file).unwrap();
+    let mut output = File::from(io::stdout().as_fd().try_clone_to_owned().unwrap());
+    let (mut frame, mut number) = (vec![0; frame_length + 16], 0u64);
+    loop {
+        let mut filled = 0;
+        while filled < frame_length {
+            match input.read(&mut frame[filled..frame_length]).unwrap() {
+                0 => break,
+                length => filled += length,
+            }
         }
+        if filled == 0 {
+            return;
+        }
+        number += 1;
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(&number.to_be_bytes());
+        let (nonce, aad) = (aead::Nonce::assume_unique_for_key(nonce), aead::Aad::from([0; 78]));
+        let tag = key.seal_in_place_separate_tag(nonce, aad, &mut frame[..filled]).unwrap();
+        frame[filled..filled + 16].copy_from_slice(tag.as_ref());
+        output.write_all(&frame[..filled + 16]).unwrap();
     }
-    (mib * MIB) as f64 / 1e6 / begin.elapsed().as_secs_f64()
 }
 
 fn age_recipient() -> Option<String> {
@@ -186,10 +248,21 @@ fn age_recipient() -> Option<String> {
 
 /// Seconds of all cores that this process has used.
 fn cpu() -> f64 {
+    // Fields 14 and 15 of proc(5).
+    cpu_fields([11, 12])
+}
+
+/// Seconds of all cores that the programs used which this process started and waited for.
+fn cpu_of_children() -> f64 {
+    // Fields 16 and 17 of proc(5).
+    cpu_fields([13, 14])
+}
+
+fn cpu_fields(of: [usize; 2]) -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    // Fields 14 and 15 of proc(5), in ticks of 10 ms.
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    // In ticks of 10 ms.
+    of.map(|at| fields[at].parse::<f64>().unwrap()).iter().sum::<f64>() / 100.0
 }
 
 /// MB/s, and MB for each second of a core, of everything: both ends and the relay.
