@@ -10,9 +10,9 @@ use transcode_confidential::{
         AuditEventType, Chain, EpochOpened, EpochStatement, EventBody, EventDraft, KeyOperation, Receipt, Seal,
         checkpoint::Checkpoint,
         cose_receipt::CoseReceipt,
-        segment::{Footer, Record, RecordKind, SegmentHeader, SegmentName},
+        segment::{Footer, Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
         tree::inclusion_proof,
-        verify::{Evidence, LogVerifier, Report},
+        verify::{Evidence, LogVerifier, PreparedRecord, Report},
     },
     ids::{Digest, Epoch, KeyVersion, LeafHash, LogId, Sequence},
     secret::KeyMaterial,
@@ -177,6 +177,11 @@ impl LogMaker {
     /// Closes the segment and goes on with the same epoch in the next.
     pub fn roll(&mut self) {
         self.close_segment();
+        self.begin_segment();
+    }
+
+    /// Begins a segment in the same epoch; the one before must be closed.
+    pub fn begin_segment(&mut self) {
         let header = SegmentHeader {
             log_id: self.log_id,
             epoch: self.chain.epoch(),
@@ -184,6 +189,11 @@ impl LogMaker {
             previous: self.chain.last(),
         };
         self.segments.push((header.name(), header.to_bytes()));
+    }
+
+    /// The files, which the maker forgets: for logs that are larger than memory. Close the last of them before.
+    pub fn take_segments(&mut self) -> Vec<Segment> {
+        std::mem::take(&mut self.segments)
     }
 
     /// The files.
@@ -225,20 +235,46 @@ pub fn used(id: &str, version: u32) -> EventDraft {
         .body(EventBody::KeyUsed { operation: KeyOperation::Encrypt, uses: 1, context: None, period: None })
 }
 
-/// Verifies files in the order of their names, as an auditor does.
+/// Verifies files in the order of their names, as an auditor does: by their bytes, and by records prepared ahead.
+///
+/// # Panics
+/// Where the two come to different reports.
 pub fn verify(
     hypervisor: &MockHypervisor,
     image: impl Into<ImagePolicy>,
     segments: &[Segment],
     evidence: &[Evidence],
 ) -> Report {
-    let mut verifier = LogVerifier::new(hypervisor.trust_root(), image.into());
-    evidence.iter().cloned().for_each(|evidence| verifier.expect(evidence));
-    let mut sorted: Vec<_> = segments.iter().collect();
-    sorted.sort_by_key(|(name, _)| *name);
-    for (name, bytes) in sorted {
-        verifier.segment(*name);
-        bytes.chunks(1000).for_each(|chunk| verifier.push(chunk, &mut |_| {}));
+    let image = image.into();
+    let verified = |push: fn(&mut LogVerifier, &[u8])| {
+        let mut verifier = LogVerifier::new(hypervisor.trust_root(), image.clone());
+        evidence.iter().cloned().for_each(|evidence| verifier.expect(evidence));
+        let mut sorted: Vec<_> = segments.iter().collect();
+        sorted.sort_by_key(|(name, _)| *name);
+        for (name, bytes) in sorted {
+            verifier.segment(*name);
+            push(&mut verifier, bytes);
+        }
+        verifier.finish()
+    };
+    let report = verified(|verifier, bytes| bytes.chunks(1000).for_each(|chunk| verifier.push(chunk, &mut |_| {})));
+    assert_eq!(verified(push_prepared), report, "prepared records come to another report");
+    report
+}
+
+fn push_prepared(verifier: &mut LogVerifier, bytes: &[u8]) {
+    let (head, rest) = bytes.split_at(bytes.len().min(SegmentHeader::LEN));
+    verifier.push(head, &mut |_| {});
+    let mut buffer = RecordBuffer::at(head.len() as u64);
+    buffer.push(rest);
+    let mut offset = head.len();
+    while let Ok(Some(record)) = buffer.next_record() {
+        let prepared = match record.kind {
+            RecordKind::Footer => PreparedRecord::new(record).after_content(Digest::of(&bytes[..offset])),
+            _ => PreparedRecord::new(record),
+        };
+        verifier.push_prepared([prepared], &mut |_| {});
+        offset = usize::try_from(buffer.offset()).unwrap();
     }
-    verifier.finish()
+    verifier.push(buffer.rest(), &mut |_| {});
 }

@@ -11,10 +11,10 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use serde_json::{Value, json};
 use testkit::{
-    log_maker::{LogMaker, Segment, used},
+    log_maker::{LogMaker, Segment, used, verify},
     nsm::{MockHypervisor, MockImage},
 };
-use transcode_confidential::{protocol::api::ReceiptText, time::SystemClock};
+use transcode_confidential::{audit::verify::Verdict, protocol::api::ReceiptText, time::SystemClock};
 
 /// A log in a directory, and what its auditor has.
 struct Audit {
@@ -173,4 +173,35 @@ fn a_log_under_another_root_is_nobodys() {
     assert_eq!(client::cli::run_with(args, &mut out, &mut Vec::new()).code(), 4);
     let verdict: Value = serde_json::from_slice(&out).unwrap();
     assert!(verdict["first_bad"]["what"].as_str().unwrap().contains("untrusted-root"), "{verdict}");
+}
+
+#[test]
+fn verified_on_several_threads_a_spoilt_log_is_called_what_one_thread_calls_it() {
+    let audit = Audit::new();
+    let mut log = audit.log.clone();
+    log.roll();
+    log.batch(vec![used("film-3", 1)]);
+    log.unsealed(vec![used("film-3", 1)]);
+    let whole = log.segments();
+    let mut spoilt: Vec<Vec<Segment>> = vec![whole.to_vec()];
+    for file in 0..whole.len() {
+        let length = whole[file].1.len();
+        for at in (0..length).step_by(length / 40) {
+            let (mut flipped, mut cut) = (whole.to_vec(), whole.to_vec());
+            flipped[file].1[at] ^= 1;
+            cut[file].1.truncate(at);
+            spoilt.extend([flipped, cut]);
+        }
+    }
+    for segments in &spoilt {
+        audit.store(segments);
+        let report = verify(&audit.hypervisor, audit.image.measurements("release 7"), segments, &[]);
+        let code = if report.verdict == Verdict::Intact { 0 } else { 4 };
+        let said = audit.json(code, &[]);
+        assert_eq!(
+            (&said["verdict"], &said["events"], &said["first_bad"], &said["tail"]),
+            (&json!(report.verdict), &json!(report.events), &json!(report.first_bad), &json!(report.tail))
+        );
+    }
+    println!("{} logs, each called the same by both", spoilt.len());
 }

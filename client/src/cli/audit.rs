@@ -1,5 +1,6 @@
 //! `confidential audit`: a log, stored or at the server, verified and read.
 
+mod ahead;
 mod consistency;
 mod event;
 mod export;

@@ -4,17 +4,21 @@
 //! leaves, chain, tree, seals, each epoch's attestation document and log key statement, footers. It holds one batch at a
 //! time. What it hands to its sink was sealed; what it says in the end is a [`Report`].
 //!
+//! Where there are several cores, [`PreparedRecord`]s take most of the work elsewhere.
+//!
 //! What a log cannot show by itself is that its end was cut off between two seals. Checkpoints and receipts that somebody
 //! kept elsewhere show that: give them to [`LogVerifier::expect`].
 
 mod epoch;
 mod evidence;
 mod follow;
+mod prepare;
 mod report;
 mod tail;
 mod walk;
 
 pub use evidence::{Evidence, EvidenceError};
 pub use follow::{FollowError, LogFollower, Page};
+pub use prepare::PreparedRecord;
 pub use report::{EpochSummary, Finding, Note, Report, Tail, Verdict};
 pub use walk::{LogVerifier, SealedEvent};

@@ -8,13 +8,14 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use indicatif::ProgressBar;
 use transcode_confidential::audit::{
     decode_leaf,
     segment::{Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
     verify::{Evidence, LogVerifier, Report, SealedEvent, Verdict},
 };
 
-use super::source::Source;
+use super::{ahead, source::Source};
 use crate::cli::{
     args::{Global, LogArgs},
     connection,
@@ -50,17 +51,10 @@ pub(super) fn verify(
         verifier.expect(evidence.map_err(|error| Failure::file(path, &error))?);
     }
     let segments = Segments::of(&log.dir)?;
-    segments.read(|step| match step {
-        _ if verifier.has_failed() => false,
-        Step::Segment(name) => {
-            verifier.segment(name);
-            true
-        }
-        Step::Bytes(bytes) => {
-            verifier.push(bytes, sink);
-            true
-        }
-    })?;
+    let bar = segments.bar();
+    ahead::verify(segments.files.values(), &mut verifier, &bar, sink)
+        .map_err(|(path, error)| Failure::file(&path, &error))?;
+    bar.finish_and_clear();
     Ok(Verified { report: verifier.finish(), ignored: segments.ignored })
 }
 
@@ -107,7 +101,7 @@ fn read_unverified(segments: &Segments, sink: &mut dyn FnMut(SealedEvent)) -> Re
     let mut readable = true;
     segments.read(|step| {
         match step {
-            Step::Segment(_) => {
+            Step::Segment => {
                 records = RecordBuffer::at(SegmentHeader::LEN as u64);
                 header = SegmentHeader::LEN;
                 attachments.clear();
@@ -154,7 +148,7 @@ pub(super) fn receipt_bytes(content: Vec<u8>) -> Vec<u8> {
 }
 
 enum Step<'a> {
-    Segment(SegmentName),
+    Segment,
     Bytes(&'a [u8]),
 }
 
@@ -193,13 +187,18 @@ impl Segments {
         self.files.values().map(|(name, path)| (name, path.as_path()))
     }
 
+    /// A bar over the length of all files.
+    fn bar(&self) -> ProgressBar {
+        let sizes = self.files.values().map(|(_, path)| fs::metadata(path).map_or(0, |metadata| metadata.len()));
+        progress::bar(Some(sizes.sum()))
+    }
+
     /// Gives all files to `take`, until it wants no more.
     fn read(&self, mut take: impl FnMut(Step<'_>) -> bool) -> Result<(), Failure> {
-        let sizes = self.files.values().map(|(_, path)| fs::metadata(path).map_or(0, |metadata| metadata.len()));
-        let bar = progress::bar(Some(sizes.sum()));
+        let bar = self.bar();
         let mut chunk = vec![0; CHUNK];
-        'files: for (name, path) in self.files.values() {
-            if !take(Step::Segment(*name)) {
+        'files: for (_, path) in self.files.values() {
+            if !take(Step::Segment) {
                 break;
             }
             let at = |error: std::io::Error| Failure::file(path, &error);

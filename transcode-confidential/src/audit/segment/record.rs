@@ -138,6 +138,13 @@ impl RecordBuffer {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Passes over a record of that length which was cut elsewhere. `false`, and nothing passed, where bytes wait here.
+    pub fn pass(&mut self, length: usize) -> bool {
+        let passed = self.rest().is_empty();
+        self.offset += if passed { length as u64 } else { 0 };
+        passed
+    }
+
     /// Offset in the file of the next record.
     pub const fn offset(&self) -> u64 {
         self.offset

@@ -10,18 +10,18 @@ use self::{
     start::{Start, Told},
 };
 use super::{
-    EpochSummary, Evidence, Finding, Note, Report, Verdict,
+    EpochSummary, Evidence, Finding, Note, PreparedRecord, Report, Verdict,
     epoch::RecentSeals,
     evidence::{Contradiction, EvidenceBook, Keys},
 };
 use crate::{
     attestation::{ImagePolicy, TrustRoot},
     audit::{
-        AuditEvent, Chain, LogState,
+        AuditEvent, Chain, LeafError, LogState,
         segment::{Record, SegmentName},
     },
     fold::SNAPSHOT_LIMIT,
-    ids::{Epoch, LogId, Sequence},
+    ids::{Digest, Epoch, LogId, Sequence},
     signature::PublicKey,
 };
 
@@ -73,7 +73,16 @@ pub struct LogVerifier {
     left_out: bool,
     /// Whether it is fine to begin with any snapshot.
     resumes: bool,
+    /// What is known of the record that is being checked.
+    ahead: Ahead,
     failure: Option<(Verdict, Finding)>,
+}
+
+/// What was found out about a record before it was handed in.
+#[derive(Default)]
+struct Ahead {
+    event: Option<Result<AuditEvent, LeafError>>,
+    content: Option<Digest>,
 }
 
 type Checked = Result<(), (Verdict, String)>;
@@ -119,6 +128,7 @@ impl LogVerifier {
             restored_in: Vec::new(),
             left_out: false,
             resumes: false,
+            ahead: Ahead::default(),
             failure: None,
         }
     }
@@ -153,6 +163,23 @@ impl LogVerifier {
         }
         if let Err(failure) = self.take(bytes, sink) {
             self.fail(failure);
+        }
+    }
+
+    /// Takes the records that come next in the current segment, cut and prepared elsewhere, in place of their bytes. The
+    /// header goes before them as bytes, and so does whatever of the file's end could not be cut, after them.
+    pub fn push_prepared(
+        &mut self,
+        records: impl IntoIterator<Item = PreparedRecord>,
+        sink: &mut dyn FnMut(SealedEvent),
+    ) {
+        for prepared in records {
+            if self.failure.is_some() {
+                return;
+            }
+            if let Err(failure) = self.take_prepared(prepared, sink) {
+                self.fail(failure);
+            }
         }
     }
 

@@ -44,7 +44,8 @@ impl LogVerifier {
     }
 
     fn entry(&mut self, record: &Record) -> Checked {
-        let event = decode_leaf(&record.payload).map_err(|error| tampered(error.to_string()))?;
+        let decoded = self.ahead.event.take().unwrap_or_else(|| decode_leaf(&record.payload));
+        let event = decoded.map_err(|error| tampered(error.to_string()))?;
         let attachments = std::mem::take(&mut self.attachments);
         let named = event.body.as_ref().map(EventBody::attachments).unwrap_or_default();
         let found: Vec<_> = attachments.iter().map(|record| (record.kind, Digest::of(&record.payload))).collect();
@@ -138,7 +139,11 @@ impl LogVerifier {
             first: segment.header.map_or(Sequence(0), |header| header.first),
             size: self.chain.size(),
             last: self.chain.last(),
-            content: Digest::new(segment.content.clone().finalize().into()),
+            content: match (&segment.content, self.ahead.content.take()) {
+                (Some(content), _) => Digest::new(content.clone().finalize().into()),
+                (None, Some(content)) => content,
+                (None, None) => return Err(tampered("a footer over content that nobody digested")),
+            },
         };
         if !self.pending.is_empty() || !self.attachments.is_empty() {
             return Err(tampered("a footer behind events without a seal"));

@@ -2,11 +2,11 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Checked, LogVerifier, SealedEvent, damaged, start::Start, tampered};
+use super::{Ahead, Checked, LogVerifier, SealedEvent, damaged, start::Start, tampered};
 use crate::{
     audit::{
         segment::{Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
-        verify::{Tail, Verdict, tail::TornTail},
+        verify::{PreparedRecord, Tail, Verdict, tail::TornTail},
     },
     ids::Sequence,
 };
@@ -17,7 +17,8 @@ pub(super) struct Segment {
     pub(super) head: Vec<u8>,
     pub(super) header: Option<SegmentHeader>,
     pub(super) records: RecordBuffer,
-    pub(super) content: Sha256,
+    /// Digest of the file so far; `None` where whoever prepares the records makes it.
+    pub(super) content: Option<Sha256>,
     /// Offset behind the last seal, checkpoint or footer: what lies before it is settled.
     pub(super) settled: u64,
     pub(super) unsettled_records: u64,
@@ -63,6 +64,39 @@ impl LogVerifier {
             if let Some(segment) = &mut self.current {
                 segment.checking = None;
             }
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_prepared(
+        &mut self,
+        PreparedRecord { record, event, content }: PreparedRecord,
+        sink: &mut dyn FnMut(SealedEvent),
+    ) -> Checked {
+        let Some(segment) = &mut self.current else { return Ok(()) };
+        if segment.passed_over {
+            return Ok(());
+        }
+        if segment.torn.is_some() {
+            // Behind a header that is none, what looks like a record is a part of the tail.
+            let mut bytes = Vec::with_capacity(record.disk_len());
+            record.write_to(&mut bytes);
+            segment.push(&bytes);
+            return Ok(());
+        }
+        let offset = segment.records.offset();
+        if segment.header.is_none() || !segment.records.pass(record.disk_len()) {
+            return Err(damaged("a record without what lies before it"));
+        }
+        segment.checking = Some(offset);
+        segment.content = None;
+        self.ahead = Ahead { event, content };
+        let checked = self.record(record, sink);
+        // What was found out about one record is never said of another.
+        self.ahead = Ahead::default();
+        checked?;
+        if let Some(segment) = &mut self.current {
+            segment.checking = None;
         }
         Ok(())
     }
@@ -170,7 +204,7 @@ impl Segment {
             head: Vec::new(),
             header: None,
             records: RecordBuffer::at(SegmentHeader::LEN as u64),
-            content: Sha256::new(),
+            content: Some(Sha256::new()),
             settled: SegmentHeader::LEN as u64,
             unsettled_records: 0,
             checking: None,
@@ -188,8 +222,10 @@ impl Segment {
         let room = (SegmentHeader::LEN - self.head.len()).min(bytes.len());
         let (head, rest) = bytes.split_at(room);
         self.head.extend_from_slice(head);
-        if self.head.len() == SegmentHeader::LEN {
-            self.content.update(&self.head);
+        if self.head.len() == SegmentHeader::LEN
+            && let Some(content) = &mut self.content
+        {
+            content.update(&self.head);
         }
         rest
     }
@@ -202,9 +238,11 @@ impl Segment {
     }
 
     pub(super) fn account(&mut self, record: &Record) {
-        let mut disk = Vec::with_capacity(record.disk_len());
-        record.write_to(&mut disk);
-        self.content.update(&disk);
+        if let Some(content) = &mut self.content {
+            let mut disk = Vec::with_capacity(record.disk_len());
+            record.write_to(&mut disk);
+            content.update(&disk);
+        }
         self.unsettled_records += 1;
         if matches!(record.kind, RecordKind::Seal | RecordKind::Checkpoint | RecordKind::Footer) {
             self.settled = self.records.offset();
