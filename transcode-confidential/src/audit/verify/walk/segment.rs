@@ -180,7 +180,7 @@ impl LogVerifier {
 
     /// The last segment may end in an interrupted write.
     pub(super) fn close_last_segment(&mut self) -> Result<Option<Tail>, (Verdict, String)> {
-        let Some(segment) = &self.current else { return Ok(None) };
+        let Some(segment) = self.current.as_ref().filter(|segment| !segment.passed_over) else { return Ok(None) };
         if let Some((tail, what)) = &segment.torn
             && !tail.is_torn()
         {
