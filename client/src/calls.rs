@@ -11,6 +11,7 @@ mod media;
 mod reader;
 mod remembering;
 mod reports;
+mod sealed;
 mod source;
 
 use std::sync::{
@@ -85,6 +86,17 @@ struct Call {
     body: Option<(&'static str, Bytes)>,
     /// Whether it only takes something away: the enclave may hear of it even where its log cannot be checked now.
     takes_away: bool,
+    again: Again,
+}
+
+/// When a request is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Also where a connection was lost, which leaves open whether it was carried out: it changes nothing, or its idempotency
+    /// key has it carried out once.
+    Lost,
+    /// Only where it was never sent: each time that it is carried out counts.
+    Unsent,
 }
 
 impl std::fmt::Debug for Client {
@@ -143,8 +155,7 @@ impl Client {
     /// [`ClientError::Unverified`] where the enclave does not take it; any other [`ClientError`].
     pub async fn put_policy(&self, document: Vec<u8>) -> Result<PolicyAdopted, ClientError> {
         let body = Some((OCTETS, document.into()));
-        let (body, view) =
-            self.exchange(&Call { method: Method::PUT, path: api::POLICY.into(), body, takes_away: false }).await?;
+        let (body, view) = self.exchange(&Call { method: Method::PUT, body, ..Call::get(api::POLICY.into()) }).await?;
         let adopted: PolicyAdopted = answer::json(&body)?;
         self.keep_receipt(&view, &adopted.receipt.0).await?;
         Ok(adopted)
@@ -172,8 +183,9 @@ impl Client {
         let mut attempts = 1;
         let key = call.idempotency_key(self)?;
         loop {
-            match self.attempt(call, key.as_ref()).await {
-                Err(ClientError::Session(error)) if attempts < ATTEMPTS && Call::may_be_repeated(&error) => {
+            let mut sent = Sent::No;
+            match self.attempt(call, key.as_ref(), &mut sent).await {
+                Err(ClientError::Session(error)) if attempts < ATTEMPTS && call.may_be_repeated(&error, sent) => {
                     attempts += 1
                 }
                 result => return result,
@@ -185,6 +197,7 @@ impl Client {
         &self,
         call: &Call,
         key: Option<&HeaderValue>,
+        sent: &mut Sent,
     ) -> Result<(Response<Bytes>, Arc<LogView>), ClientError> {
         let (mut connection, view) = match self.connection().await {
             Ok((connection, view)) => (connection, Some(view)),
@@ -194,7 +207,9 @@ impl Client {
             Err(error) => return Err(error),
         };
         let timeouts = &self.shared.session.settings().timeouts;
-        let response = connection.fetch(call.request(key)?, REPLY_LIMIT, timeouts).await?;
+        let request = call.request(key)?;
+        *sent = Sent::Perhaps;
+        let response = connection.fetch(request, REPLY_LIMIT, timeouts).await?;
         let response = answer::success(response)?;
         let view = match view {
             Some(view) => view,
@@ -205,26 +220,36 @@ impl Client {
     }
 }
 
+/// Whether a request left this end before it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// The connection was still being made.
+    No,
+    /// It was handed to a connection.
+    Perhaps,
+}
+
 const JSON: &str = "application/json";
 const OCTETS: &str = "application/octet-stream";
 
 impl Call {
     const fn get(path: String) -> Self {
-        Self { method: Method::GET, path, body: None, takes_away: false }
+        Self { method: Method::GET, path, body: None, takes_away: false, again: Again::Lost }
     }
 
     fn post<T: Serialize>(path: String, body: &T) -> Result<Self, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| SessionError::Protocol(error.to_string()))?;
-        Ok(Self { method: Method::POST, path, body: Some((JSON, body.into())), takes_away: false })
+        Ok(Self { method: Method::POST, body: Some((JSON, body.into())), ..Self::get(path) })
     }
 
     fn that_takes_away(self) -> Self {
         Self { takes_away: true, ..self }
     }
 
-    /// What makes it safe to send again: nothing for what changes nothing, else the caller's key or a fresh one.
+    /// What makes it safe to send again: nothing for what changes nothing and for what no key makes safe, else the caller's key
+    /// or a fresh one.
     fn idempotency_key(&self, client: &Client) -> Result<Option<HeaderValue>, ClientError> {
-        if self.method == Method::GET {
+        if self.method == Method::GET || self.again == Again::Unsent {
             return Ok(None);
         }
         let key = match &client.idempotency_key {
@@ -239,10 +264,12 @@ impl Call {
         Ok(Some(HeaderValue::try_from(key).map_err(unsuitable)?))
     }
 
-    /// A lost connection leaves open whether the request was carried out: it changes nothing, or its idempotency key has it
-    /// carried out once.
-    const fn may_be_repeated(error: &SessionError) -> bool {
-        matches!(error, SessionError::NotSent | SessionError::Lost(_))
+    const fn may_be_repeated(&self, error: &SessionError, sent: Sent) -> bool {
+        match (error, sent, self.again) {
+            (SessionError::NotSent, ..) | (SessionError::Lost(_), Sent::No, _) => true,
+            (SessionError::Lost(_), Sent::Perhaps, again) => matches!(again, Again::Lost),
+            _ => false,
+        }
     }
 
     fn request(&self, idempotency_key: Option<&HeaderValue>) -> Result<Request<RequestBody>, SessionError> {

@@ -115,6 +115,7 @@ impl ClientError {
                 | SessionError::Attestation(_)
                 | SessionError::KeyNotAttested
                 | SessionError::KeyChanged
+                | SessionError::NotSealed(_)
                 | SessionError::Protocol(_) => ErrorKind::Verification,
                 SessionError::IdentityRefused { .. } | SessionError::CallerNotAttested(_) => ErrorKind::Denied,
                 SessionError::Unreachable(_)

@@ -25,7 +25,7 @@ use transcode_confidential::{
 
 pub(crate) use identity::common_name;
 pub use {
-    caller::{CallerAttestor, CallerAttestorError, CallerDocument},
+    caller::{CallerAttestor, CallerAttestorError, CallerDocument, CallerKey},
     connection::{Attested, Connection, RequestBody, SendError, Unattested, empty},
     error::SessionError,
     identity::{Identity, IdentityError},

@@ -50,8 +50,8 @@ impl Permit {
     }
 
     /// The caller, where it attested itself: secrets that it gets are encrypted to it, by [`AttestedCaller::seal`].
-    pub fn recipient(&self) -> Option<&AttestedCaller> {
-        self.attested.as_deref()
+    pub const fn recipient(&self) -> Option<&Arc<AttestedCaller>> {
+        self.attested.as_ref()
     }
 
     /// Whether the policy in force still grants it.

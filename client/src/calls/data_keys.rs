@@ -7,13 +7,13 @@ use transcode_confidential::{
     ids::KeyId,
     message::{DataKey, EncryptionContext, IssuedDataKey, WrappedDataKey},
     protocol::api::{
-        self, ApiError, DATA_KEY_BATCH, IssueDataKeys, IssuedDataKeyInfo, IssuedDataKeys, ItemError, KeyText,
-        UnwrapDataKeys, UnwrapItem, UnwrapOutcome, UnwrappedDataKeyInfo, UnwrappedDataKeys, WrappedText,
+        self, ApiError, DATA_KEY_BATCH, IssueDataKeys, IssuedDataKeyInfo, IssuedDataKeys, ItemError, UnwrapDataKeys,
+        UnwrapItem, UnwrapOutcome, UnwrappedDataKeyInfo, UnwrappedDataKeys, WrappedText,
     },
 };
 use zeroize::Zeroize as _;
 
-use super::{Call, Client, JSON, LogView, answer, key_path};
+use super::{Again, Call, Client, JSON, LogView, answer, key_path, sealed::open_data_key};
 use crate::{
     error::{ClientError, ContentError},
     session::SessionError,
@@ -32,8 +32,12 @@ impl Client {
     /// Asks for data keys, each for one message under the active version of `key`. There may be fewer than asked for, the
     /// first ones, where the version reached its limit in between; there is at least one.
     ///
+    /// Each request that the enclave carries out is a use, so this is sent once: where the connection is lost after that, it
+    /// fails, and the uses may be on the record all the same.
+    ///
     /// # Errors
-    /// [`ClientError::Malformed`] before anything is sent where the request makes no sense; any other [`ClientError`].
+    /// [`ClientError::Malformed`] before anything is sent where the request makes no sense; [`SessionError::Lost`] as above; any
+    /// other [`ClientError`].
     pub async fn issue_data_keys(
         &self,
         key: &KeyId,
@@ -48,20 +52,23 @@ impl Client {
             return Err(SessionError::Protocol(format!("{} data keys for {}", data_keys.len(), contexts.len())).into());
         }
         self.keep_receipts(&view, data_keys.iter().map(|info| &info.receipt.0)).await?;
+        let caller = self.session().settings().caller.as_deref();
         let released = data_keys.into_iter().zip(contexts).map(|(info, context)| {
-            let IssuedDataKeyInfo { plaintext: KeyText(plaintext), wrapped: WrappedText(wrapped), receipt } = info;
+            let IssuedDataKeyInfo { key: material, wrapped: WrappedText(wrapped), receipt } = info;
             if wrapped.key_id() != key {
                 let (expected, found) = (key.clone(), wrapped.key_id().clone());
                 return Err(ContentError::OtherKey { expected, found }.into());
             }
-            let data_key = IssuedDataKey::from_parts(DataKey::from_material(plaintext), wrapped, context);
+            let data_key =
+                IssuedDataKey::from_parts(DataKey::from_material(open_data_key(material, caller)?), wrapped, context);
             Ok(Released { data_key, receipt: receipt.0 })
         });
         released.collect()
     }
 
     /// Asks for the plaintext of wrapped data keys, at most [`DATA_KEY_BATCH`], each with the whole context of its message.
-    /// One result for each, in order.
+    /// One result for each, in order. Each request that the enclave carries out is on the record, so this is sent once, as
+    /// [`Client::issue_data_keys`].
     ///
     /// # Errors
     /// [`ClientError`], where the request as a whole fails.
@@ -86,9 +93,12 @@ impl Client {
             UnwrapOutcome::Error(_) => None,
         });
         self.keep_receipts(&view, receipts).await?;
+        let caller = self.session().settings().caller.as_deref();
         let results = answer.items.into_iter().map(|item| match item {
-            UnwrapOutcome::DataKey(UnwrappedDataKeyInfo { plaintext: KeyText(plaintext), receipt }) => {
-                Ok(Released { data_key: DataKey::from_material(plaintext), receipt: receipt.0 })
+            UnwrapOutcome::DataKey(info) => {
+                let UnwrappedDataKeyInfo { key, receipt } = *info;
+                let data_key = DataKey::from_material(open_data_key(key, caller)?);
+                Ok(Released { data_key, receipt: receipt.0 })
             }
             UnwrapOutcome::Error(ItemError { code, message, retryable }) => {
                 Err(ApiError { code, message, retryable, request_id: String::new() }.into())
@@ -103,9 +113,9 @@ impl Client {
         path: String,
         body: Vec<u8>,
     ) -> Result<(T, std::sync::Arc<LogView>), ClientError> {
-        let (answer, view) = self
-            .exchange(&Call { method: Method::POST, path, body: Some((JSON, body.into())), takes_away: false })
-            .await?;
+        let body = Some((JSON, body.into()));
+        let call = Call { method: Method::POST, path, body, takes_away: false, again: Again::Unsent };
+        let (answer, view) = self.exchange(&call).await?;
         let read = answer::json(&answer);
         wipe(answer);
         Ok((read?, view))

@@ -2,13 +2,14 @@ use transcode_confidential::{
     audit::Receipt,
     ids::{KeyId, KeyVersion, MediaContent, Period},
     message::EncryptionContext,
+    protocol::api::SEALED_HEADER,
 };
 use zeroize::Zeroizing;
 
 use super::{
     Call, Client,
     content::{Expected, Used},
-    key_path,
+    key_path, sealed,
 };
 use crate::{error::ClientError, session::SessionError};
 
@@ -23,7 +24,8 @@ pub struct MediaKey {
 }
 
 impl Client {
-    /// The media key of a period of some content: the same each time it is asked for. The first time is a use of the key.
+    /// The media key of a period of some content: the same each time it is asked for. The first time is a use of the key;
+    /// asking again is none, so this is repeated where a connection is lost.
     ///
     /// ```no_run
     /// # async fn f(client: client::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -40,10 +42,18 @@ impl Client {
         let expected = Expected { key: Some(id), context: &EncryptionContext::new() };
         let Used { version, receipt, .. } = Used::read(response.headers(), &expected)?;
         self.keep_receipt(&view, &receipt).await?;
+        let caller = self.session().settings().caller.as_deref();
+        let is_sealed = response.headers().contains_key(SEALED_HEADER);
         let bytes = response.into_body();
-        let key =
-            <[u8; 16]>::try_from(&bytes[..]).map_err(|_| SessionError::Protocol("not a key of 16 bytes".into()))?;
-        Ok(MediaKey { key: Zeroizing::new(key), version, receipt })
+        let key = match (is_sealed, caller) {
+            (true, caller) => sealed::open(&bytes, caller)?,
+            (false, None) => {
+                let key = <[u8; 16]>::try_from(&bytes[..]);
+                Zeroizing::new(key.map_err(|_| SessionError::Protocol("not a key of 16 bytes".into()))?)
+            }
+            (false, Some(_)) => return Err(SessionError::NotSealed("it came in plain").into()),
+        };
+        Ok(MediaKey { key, version, receipt })
     }
 }
 

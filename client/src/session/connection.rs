@@ -1,4 +1,8 @@
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ::transport::{Endpoint, Stream};
 use bytes::Bytes;
@@ -49,7 +53,12 @@ pub struct Unattested {
 #[derive(Debug)]
 pub struct Attested {
     attestation: Arc<Attestation>,
+    /// Until when this end relies on having attested itself.
+    caller_until: Option<Instant>,
 }
+
+/// The enclave takes a caller for an attested one for an hour; a request should not come as that ends.
+const CALLER_TIME: Duration = Duration::from_secs(50 * 60);
 
 impl Connection<Unattested> {
     /// Connects to whoever answers.
@@ -121,7 +130,7 @@ impl Connection<Attested> {
         let stream = connect(endpoint, config, &settings.timeouts)
             .await
             .map_err(|error| if error.is_pin_mismatch() { SessionError::KeyChanged } else { error })?;
-        Self::start(stream, Attested { attestation }).await
+        Self::start(stream, Attested { attestation, caller_until: None }).await
     }
 
     /// The attestation of the peer.
@@ -183,12 +192,15 @@ impl Connection<Attested> {
         let document = document.map_err(|error| SessionError::CallerNotAttested(error.to_string()))?;
         let body = Full::new(Bytes::from(document)).map_err(|never| match never {}).boxed_unsync();
         let answer = Request::put(api::CALLER).body(body).map_err(|error| malformed(error.to_string()))?;
-        serde_json::from_slice(&call(answer).await?).map_err(|error| malformed(error.to_string()))
+        let until = Instant::now() + CALLER_TIME;
+        let attested = serde_json::from_slice(&call(answer).await?).map_err(|error| malformed(error.to_string()))?;
+        self.state.caller_until = Some(until);
+        Ok(attested)
     }
 
     /// Whether a further request may be sent, as far as this end knows.
     pub(super) fn is_open(&self) -> bool {
-        !self.sender.is_closed()
+        !self.sender.is_closed() && self.state.caller_until.is_none_or(|until| Instant::now() < until)
     }
 
     pub(super) fn renew(&mut self, attestation: Arc<Attestation>) {

@@ -45,6 +45,9 @@ pub enum SessionError {
     /// This caller, an enclave itself, has no document, or the enclave refuses it.
     #[error("this caller is not attested: {0}")]
     CallerNotAttested(String),
+    /// What should be encrypted to this attested caller, and to nobody else, is not.
+    #[error("what the enclave released is not sealed to this caller: {0}")]
+    NotSealed(&'static str),
     /// The attestation document is refused.
     #[error("the server's attestation is refused: {0}")]
     Attestation(#[from] Refusal),
@@ -75,6 +78,7 @@ impl SessionError {
             Self::IdentityRefused { .. } => "identity-refused",
             Self::NoAttestation(_) => "no-attestation",
             Self::CallerNotAttested(_) => "caller-not-attested",
+            Self::NotSealed(_) => "not-sealed",
             Self::Attestation(refusal) => refusal.reason(),
             Self::KeyNotAttested => "key-not-attested",
             Self::KeyChanged => "key-changed",

@@ -12,7 +12,7 @@ use transcode_confidential::{
 };
 
 use super::{Custody, CustodyError, Purpose};
-use crate::{grants::Permit, keyring::KeyInUse, ledger::Recorded};
+use crate::{callers::AttestedCaller, grants::Permit, keyring::KeyInUse, ledger::Recorded};
 
 /// A data key that may be released: its event is durable.
 pub struct Released<T> {
@@ -20,6 +20,8 @@ pub struct Released<T> {
     pub data_key: T,
     /// Receipt of its event.
     pub receipt: Receipt,
+    /// Whom it must be encrypted to: whoever asked for it, where that is an attested caller.
+    pub recipient: Option<Arc<AttestedCaller>>,
 }
 
 /// An unwrapped data key whose event has its place in the log and is not durable yet.
@@ -69,7 +71,7 @@ impl Custody {
             if key.revoked().is_cancelled() {
                 return Err(KeyError::Revoked.into());
             }
-            Ok(Released { data_key, receipt })
+            Ok(Released { data_key, receipt, recipient: permit.recipient().cloned() })
         });
         released.collect()
     }
@@ -106,7 +108,7 @@ impl Custody {
             if key.revoked().is_cancelled() {
                 return Err(KeyError::Revoked.into());
             }
-            Ok(Released { data_key, receipt })
+            Ok(Released { data_key, receipt, recipient: permit.recipient().cloned() })
         }))
         .await
     }

@@ -39,6 +39,7 @@ impl Custody {
         let version = recorded.event.key_version.ok_or(KeyError::Unknown)?;
         let material = self.material(id, version).await?;
         let (_event, receipt) = recorded.persisted().await?;
+        permit.check()?;
         if material.revoked().is_cancelled() {
             return Err(KeyError::Revoked.into());
         }

@@ -14,8 +14,8 @@ use transcode_confidential::{
     protocol::{
         api::{
             DATA_KEY_BATCH, DATA_KEYS_LIMIT, ErrorCode, IssueDataKeys, IssuedDataKeyInfo, IssuedDataKeys, ItemError,
-            KeyText, ReceiptText, SecretBuffer, UnwrapDataKeys, UnwrapItem, UnwrapOutcome, UnwrappedDataKeyInfo,
-            UnwrappedDataKeys, WrappedText,
+            KeyText, ReceiptText, ReleasedKey, SealedText, SecretBuffer, UnwrapDataKeys, UnwrapItem, UnwrapOutcome,
+            UnwrappedDataKeyInfo, UnwrappedDataKeys, WrappedText,
         },
         policy::Operation,
     },
@@ -28,7 +28,10 @@ use super::{
     evidence::bounded,
     keys::{authorize, key_id},
 };
-use crate::custody::{PendingUnwrap, Released};
+use crate::{
+    callers::AttestedCaller,
+    custody::{PendingUnwrap, Released},
+};
 
 type App = State<Arc<Service>>;
 
@@ -48,12 +51,14 @@ pub(super) async fn issue(
     let contexts = request.contexts().map_err(|error| Failure::malformed(error.to_string()))?;
     let content_id = request.content_id.as_deref();
     let issued = service.custody.issue_data_keys(&permit, &contexts, content_id, &*service.entropy).await?;
-    let data_keys = issued.into_iter().map(|Released { data_key, receipt }| IssuedDataKeyInfo {
-        plaintext: copy(data_key.data_key().material()),
-        wrapped: WrappedText(data_key.wrapped().clone()),
-        receipt: ReceiptText(receipt),
+    let data_keys = issued.into_iter().map(|Released { data_key, receipt, recipient }| {
+        Ok(IssuedDataKeyInfo {
+            key: released(data_key.data_key().material(), recipient.as_deref())?,
+            wrapped: WrappedText(data_key.wrapped().clone()),
+            receipt: ReceiptText(receipt),
+        })
     });
-    let answer = IssuedDataKeys { data_keys: data_keys.collect() };
+    let answer = IssuedDataKeys { data_keys: data_keys.collect::<Result<_, Failure>>()? };
     secret(&answer, answer.data_keys.len())
 }
 
@@ -78,15 +83,16 @@ pub(super) async fn unwrap(State(service): App, Caller(principal): Caller, body:
         let unwrapped = match failed {
             Some(failure) => Err(failure),
             None => match confirmed.next() {
-                Some(confirmed) => confirmed.map_err(Failure::from),
+                Some(Ok(Released { data_key, receipt, recipient })) => {
+                    released(data_key.material(), recipient.as_deref())
+                        .map(|key| UnwrappedDataKeyInfo { key, receipt: ReceiptText(receipt) })
+                }
+                Some(Err(error)) => Err(Failure::from(error)),
                 None => Err(Failure::new(ErrorCode::Internal, "an item was lost")),
             },
         };
         match unwrapped {
-            Ok(Released { data_key, receipt }) => UnwrapOutcome::DataKey(UnwrappedDataKeyInfo {
-                plaintext: copy(data_key.material()),
-                receipt: ReceiptText(receipt),
-            }),
+            Ok(info) => UnwrapOutcome::DataKey(Box::new(info)),
             Err(failure) => {
                 failure.record(&service, Some((*principal).clone()), "a data key was not unwrapped");
                 UnwrapOutcome::Error(item_error(failure))
@@ -121,9 +127,13 @@ fn secret<T: Serialize>(answer: &T, items: usize) -> Result<Response, Failure> {
     Ok((headers, Body::from(Bytes::from_owner(json))).into_response())
 }
 
-/// Where it is released: this goes into the answer and nowhere else.
-fn copy(material: &KeyMaterial) -> KeyText {
-    KeyText(KeyMaterial::copied_from(material.expose()))
+/// Where it is released: this goes into the answer and nowhere else. An attested caller gets it encrypted to the key in its
+/// document, whatever the grant says, and never in another way.
+fn released(material: &KeyMaterial, recipient: Option<&AttestedCaller>) -> Result<ReleasedKey, Failure> {
+    match recipient {
+        None => Ok(ReleasedKey::Plaintext(KeyText(KeyMaterial::copied_from(material.expose())))),
+        Some(caller) => Ok(ReleasedKey::Sealed(SealedText(caller.seal(material.expose())?))),
+    }
 }
 
 fn check_name(content_id: Option<&str>) -> Result<(), Failure> {

@@ -21,6 +21,7 @@ use transcode_confidential::{
 
 use super::{Service, caller::Peer};
 use crate::{
+    callers::SealError,
     custody::CustodyError,
     grants::AdoptError,
     host::HostFailure,
@@ -213,6 +214,12 @@ impl From<KeyError> for Failure {
             _ => ErrorCode::Internal,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<SealError> for Failure {
+    fn from(error: SealError) -> Self {
+        Self::new(ErrorCode::Internal, error.to_string())
     }
 }
 

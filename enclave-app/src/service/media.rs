@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use axum::{
+    body::{Body, Bytes},
     extract::{Path, State},
-    http::{HeaderName, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use transcode_confidential::{
     ids::{MediaContent, Period},
     protocol::{
-        api::{KEY_HEADER, RECEIPT_HEADER, ReceiptText},
+        api::{ErrorCode, KEY_HEADER, RECEIPT_HEADER, ReceiptText, SEALED_HEADER},
         policy::Operation,
     },
 };
+use zeroize::Zeroizing;
 
 use super::{
     Caller, Failure, Service,
@@ -38,7 +40,18 @@ pub(super) async fn derive(
         (HeaderName::from_static(KEY_HEADER), format!("{id}#{}", granted.version)),
         (HeaderName::from_static(RECEIPT_HEADER), ReceiptText(granted.receipt).to_string()),
     ];
-    Ok((headers, granted.key.expose().to_vec()).into_response())
+    let mut sealed_to = HeaderMap::new();
+    let body = match permit.recipient() {
+        // Wiped once it is sent.
+        None => Bytes::from_owner(Zeroizing::new(granted.key.expose().to_vec())),
+        Some(caller) => {
+            let document = HeaderValue::try_from(caller.document().to_string());
+            let document = document.map_err(|_| Failure::new(ErrorCode::Internal, "a digest fits in no header"))?;
+            sealed_to.insert(SEALED_HEADER, document);
+            caller.seal(granted.key.expose())?.into()
+        }
+    };
+    Ok((headers, sealed_to, Body::from(body)).into_response())
 }
 
 /// A number has one form, so that a key has one address.

@@ -2,13 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use aws_lc_rs::{
-    encoding::{AsDer as _, PublicKeyX509Der},
-    rsa::{KeySize, PrivateDecryptingKey},
-};
 use client::{
     ClientError,
-    session::{CallerAttestor, CallerDocument, SessionError},
+    session::{CallerAttestor, CallerDocument, CallerKey, SessionError},
 };
 use enclave_app::nsm::{AttestationRequest, Nsm as _};
 use testkit::{
@@ -25,26 +21,28 @@ use transcode_confidential::{
     },
     time::SystemClock,
 };
+use zeroize::Zeroizing;
 
 use crate::answers::code;
 
 type Change = dyn Fn(AttestationRequest) -> AttestationRequest + Send + Sync;
 
 /// A transcoder in an enclave of its own, which may lie.
-struct Transcoder {
+pub(crate) struct Transcoder {
     nsm: Arc<MockNsm>,
-    public_key: Vec<u8>,
+    key: CallerKey,
     change: Box<Change>,
 }
 
 impl Transcoder {
-    fn on(nsm: Arc<MockNsm>) -> Self {
-        let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();
-        let public_key: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
-        Self { nsm, public_key: public_key.as_ref().to_vec(), change: Box::new(|request| request) }
+    pub(crate) fn on(nsm: Arc<MockNsm>) -> Self {
+        Self { nsm, key: CallerKey::generate().unwrap(), change: Box::new(|request| request) }
     }
 
-    fn that(self, change: impl Fn(AttestationRequest) -> AttestationRequest + Send + Sync + 'static) -> Self {
+    pub(crate) fn that(
+        self,
+        change: impl Fn(AttestationRequest) -> AttestationRequest + Send + Sync + 'static,
+    ) -> Self {
         Self { change: Box::new(change), ..self }
     }
 }
@@ -52,12 +50,16 @@ impl Transcoder {
 impl CallerAttestor for Transcoder {
     fn attest<'a>(&'a self, nonce: &'a [u8; 32], user_data: &'a [u8]) -> CallerDocument<'a> {
         let request = AttestationRequest {
-            public_key: Some(self.public_key.clone()),
+            public_key: Some(self.key.public_key().to_vec()),
             user_data: Some(user_data.to_vec()),
             nonce: Some(nonce.to_vec()),
         };
         let document = self.nsm.attest((self.change)(request)).unwrap();
         Box::pin(async move { Ok(document) })
+    }
+
+    fn open(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.key.open(sealed)
     }
 }
 
@@ -68,6 +70,10 @@ impl CallerAttestor for Relay {
     fn attest<'a>(&'a self, _nonce: &'a [u8; 32], _user_data: &'a [u8]) -> CallerDocument<'a> {
         let document = self.0.lock().unwrap().clone().unwrap();
         Box::pin(async move { Ok(document) })
+    }
+
+    fn open(&self, _sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        None
     }
 }
 
@@ -82,20 +88,24 @@ impl CallerAttestor for Overheard {
             Ok(document)
         })
     }
+
+    fn open(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        self.0.open(sealed)
+    }
 }
 
-fn image() -> MockImage {
+pub(crate) fn image() -> MockImage {
     MockImage::named("transcoder")
 }
 
-/// A world in which `cloud` may decrypt as an attested caller only.
-async fn world() -> World {
+/// A world in which `cloud` may do this as an attested caller only.
+pub(crate) async fn world_for(operations: &[Operation]) -> World {
     let mut world = World::start().await;
     let measurements = Measurements::new(vec![image().expected("transcoder")]).unwrap();
     let images = CallerImages::of(&measurements).unwrap();
     world
         .change_policy(|policy| {
-            let mut attested = grant("cloud", "content-", &[Operation::Encrypt, Operation::Decrypt]);
+            let mut attested = grant("cloud", "content-", operations);
             attested.caller = Some(images);
             policy.grants.push(attested);
         })
@@ -104,7 +114,11 @@ async fn world() -> World {
     world
 }
 
-fn cloud(world: &World, attestor: impl CallerAttestor + 'static) -> Caller {
+async fn world() -> World {
+    world_for(&[Operation::Encrypt, Operation::Decrypt]).await
+}
+
+pub(crate) fn cloud(world: &World, attestor: impl CallerAttestor + 'static) -> Caller {
     world.caller_with("cloud", |settings| settings.caller = Some(Arc::new(attestor)), None)
 }
 

@@ -17,8 +17,8 @@ pub use batch::{BATCH_LIMIT, Batch, BatchOperation, BatchReply, BatchResult, One
 pub use caller::{CallerAttested, CallerChallenge};
 pub use data_key::{
     DATA_KEY_BATCH, DATA_KEYS_LIMIT, DataKeysError, IssueDataKeys, IssuedDataKeyInfo, IssuedDataKeys, ItemError,
-    KeyText, SecretBuffer, UnwrapDataKeys, UnwrapItem, UnwrapOutcome, UnwrappedDataKeyInfo, UnwrappedDataKeys,
-    WrappedText,
+    KeyText, ReleasedKey, SealedText, SecretBuffer, UnwrapDataKeys, UnwrapItem, UnwrapOutcome, UnwrappedDataKeyInfo,
+    UnwrappedDataKeys, WrappedText,
 };
 pub use error::{ApiError, ErrorCode};
 pub use key::{ChangeKey, CreateKey, DecryptFrom, KeyChanged, KeyInfo, KeyList, RotateKey, VersionInfo};
@@ -49,7 +49,8 @@ pub const LOG: &str = "/v1/log";
 /// `POST` [`CreateKey`]: makes a key, `201` [`KeyChanged`]. `GET`: [`KeyList`]. Below it `/{id}` (`GET` [`KeyInfo`]),
 /// `/{id}/rotate` (`POST` [`RotateKey`]), `/{id}/` `revoke`, `suspend`, `resume`, `destroy` and `versions/{version}/destroy` (`POST`
 /// [`ChangeKey`]), `/{id}/decrypt-from` (`POST` [`DecryptFrom`]), `/{id}/encrypt` (`POST`, content), `/{id}/data-keys` (`POST`
-/// [`IssueDataKeys`], `200` [`IssuedDataKeys`]), `/{id}/media-keys/{content}/{period}` (`GET` or `POST`, 16 bytes).
+/// [`IssueDataKeys`], `200` [`IssuedDataKeys`]), `/{id}/media-keys/{content}/{period}` (`GET` or `POST`, 16 bytes; with
+/// [`SEALED_HEADER`] those bytes encrypted to the caller).
 pub const KEYS: &str = "/v1/keys";
 /// `POST`, content: decrypts a message, which names its key.
 pub const DECRYPT: &str = "/v1/decrypt";
@@ -86,6 +87,9 @@ pub const CONTENT_HEADER: &str = "confidential-content-id";
 pub const RECEIPT_HEADER: &str = "confidential-receipt";
 /// Response header of content routes: `<key id>#<version>`.
 pub const KEY_HEADER: &str = "confidential-key";
+/// In the answer to an attested caller: the body is encrypted to the public key in its document, whose SHA-256 this is, in
+/// hexadecimal.
+pub const SEALED_HEADER: &str = "confidential-sealed-to";
 /// Response header of [`LOG`]: a [`LogCursor`], which spares the next request the search for its place.
 pub const CURSOR_HEADER: &str = "confidential-cursor";
 /// Response header of [`LOG`]: the first event that is still stored. A page from before it is empty.

@@ -89,8 +89,9 @@ pub struct IssuedDataKeys {
 /// One issued data key.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct IssuedDataKeyInfo {
-    /// The key itself, for one message.
-    pub plaintext: KeyText,
+    /// The key itself, for one message: a member `plaintext` or `sealed`.
+    #[serde(flatten)]
+    pub key: ReleasedKey,
     /// What the message's header carries; names the content key and its version.
     pub wrapped: WrappedText,
     /// Receipt of the event that records it.
@@ -131,7 +132,7 @@ pub struct UnwrappedDataKeys {
 #[serde(rename_all = "snake_case")]
 pub enum UnwrapOutcome {
     /// It was unwrapped.
-    DataKey(UnwrappedDataKeyInfo),
+    DataKey(Box<UnwrappedDataKeyInfo>),
     /// It was refused, as if it had come alone.
     Error(ItemError),
 }
@@ -139,8 +140,9 @@ pub enum UnwrapOutcome {
 /// An unwrapped data key.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct UnwrappedDataKeyInfo {
-    /// The key itself.
-    pub plaintext: KeyText,
+    /// The key itself: a member `plaintext` or `sealed`.
+    #[serde(flatten)]
+    pub key: ReleasedKey,
     /// Receipt of the event that records it.
     pub receipt: ReceiptText,
 }
@@ -154,6 +156,34 @@ pub struct ItemError {
     pub message: String,
     /// Whether the same item may succeed later.
     pub retryable: bool,
+}
+
+/// A data key on its way to whoever asked for it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleasedKey {
+    /// Inside TLS and nothing else: to a caller that has not attested itself.
+    Plaintext(KeyText),
+    /// To an attested caller, encrypted to the public key in its document.
+    Sealed(SealedText),
+}
+
+/// A secret that is encrypted to an attested caller, as it travels in JSON: base64 of what RSAES-OAEP (RFC 8017) with SHA-256,
+/// MGF1-SHA-256 and the empty label makes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedText(pub Vec<u8>);
+
+impl Serialize for SealedText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for SealedText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <Cow<'de, str>>::deserialize(deserializer)?;
+        STANDARD.decode(text.as_bytes()).map(Self).map_err(D::Error::custom)
+    }
 }
 
 /// A data key as it travels in JSON, base64. What it is written to should be a [`SecretBuffer`].
@@ -300,6 +330,19 @@ mod tests {
         for length in [0, 31, 33, 35, 36, 64] {
             let json = format!("\"{}\"", STANDARD.encode(vec![7; length]));
             assert!(serde_json::from_str::<KeyText>(&json).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_released_in_plain_or_sealed_under_another_name() {
+        let json = |key: &ReleasedKey| serde_json::to_string(key).unwrap();
+        let sealed = ReleasedKey::Sealed(SealedText(vec![7; 3]));
+        assert_eq!(json(&sealed), r#"{"sealed":"BwcH"}"#);
+        let plain = ReleasedKey::Plaintext(KeyText(KeyMaterial::from_bytes([0; 32])));
+        assert_eq!(json(&plain), format!(r#"{{"plaintext":"{}"}}"#, STANDARD.encode([0; 32])));
+        assert!(matches!(serde_json::from_str(r#"{"sealed":"BwcH"}"#), Ok(ReleasedKey::Sealed(SealedText(_)))));
+        for neither in ["{}", r#"{"sealed":"?"}"#, r#"{"key":"BwcH"}"#, r#"{"plaintext":"BwcH"}"#] {
+            assert!(serde_json::from_str::<ReleasedKey>(neither).is_err(), "{neither}");
         }
     }
 
