@@ -1,4 +1,11 @@
 //! Holds `docs/openapi.json` against a live enclave: every operation of the file is a route, and no other method of its paths is.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails should fail loudly"
+)]
 
 use bytes::Bytes;
 use client::session::RequestBody;
