@@ -1,7 +1,7 @@
 //! Connections of clients that are lost while a request is under way: what is sent again, and what is not.
 
 use std::{
-    path::PathBuf,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -39,7 +39,7 @@ struct Cutter {
 }
 
 impl Cutter {
-    fn start(at: &PathBuf, server: Endpoint) -> Self {
+    fn start(at: &Path, server: Endpoint) -> Self {
         let listener = UnixListener::bind(at).unwrap();
         let (armed, cuts, connections) =
             (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
