@@ -7,17 +7,21 @@ use std::fmt::Write as _;
 use transcode_confidential::{
     attestation::UserData,
     audit::{
-        AuditEventType, Chain, CreationReason, EpochOpened, EpochStatement, EventBody, EventDraft, KeyChange,
-        KeyOperation, Maintenance, Outcome, Receipt, Reported, RequestTag, Seal,
+        AuditEventType, Chain, CreationReason, EpochOpened, EpochStatement, EventBody, EventDraft, HoldChange,
+        KeyChange, KeyOperation, Maintenance, Outcome, Receipt, Reported, RequestTag, Seal,
         checkpoint::{Checkpoint, log_verifier_key},
         cose_receipt::CoseReceipt,
         decode_leaf, leaf_hash,
         segment::{Footer, Record, RecordKind, SegmentHeader},
         tree::{consistency_proof, inclusion_proof},
     },
+    fold::{Fold, Snapshot},
     ids::{Digest, Epoch, KeyVersion, LeafHash, LogId, Period, Sequence},
     keys::MediaKey,
-    protocol::policy::{Grant, Operation, Policy, SignedPolicy},
+    protocol::{
+        policy::{Grant, Operation, Policy, SignedPolicy},
+        restore::{Restore, SignedRestore},
+    },
     secret::KeyMaterial,
     signature::{Signature, SigningKey},
     time::Timestamp,
@@ -96,6 +100,64 @@ fn media_key_leaf() -> Vec<u8> {
     let leaf = batch.leaves().last().unwrap().to_vec();
     assert_eq!(decode_leaf(&leaf).unwrap(), event);
     leaf
+}
+
+/// The bodies that keep a log, the snapshot that the first of them names, and an order to restore. Apart from the log above.
+fn keeping(mut line: impl FnMut(&str, &[u8])) {
+    let log_id = LogId::new(*b"0123456789abcdef");
+    let (mut chain, mut fold) = (Chain::new(), Fold::new());
+    chain.open_epoch(Epoch(1));
+    let happen = |chain: &mut Chain, fold: &mut Fold, draft: EventDraft, records: Vec<Record>| {
+        let now = Timestamp(1_767_225_600_000 + 1000 * chain.size());
+        let (event, leaf) = chain.append(draft, now).unwrap();
+        assert_eq!(decode_leaf(&leaf).unwrap(), event);
+        fold.apply(&event, &records).unwrap();
+        leaf
+    };
+    let beside: [&[&[u8]]; 4] = [&[b"attestation document", b"wrapped log key"], &[b"policy"], &[b"wrapped key"], &[]];
+    for (draft, payloads) in drafts(log_id).into_iter().zip(beside) {
+        let kind = match draft.event_type {
+            AuditEventType::EnclaveCreated => [RecordKind::Attestation, RecordKind::WrappedKey],
+            AuditEventType::PolicyChanged => [RecordKind::Policy; 2],
+            _ => [RecordKind::WrappedKey; 2],
+        };
+        let records = kind.into_iter().zip(payloads).map(|(kind, payload)| Record::new(kind, payload.to_vec()));
+        happen(&mut chain, &mut fold, draft, records.collect());
+    }
+    let maintained = |body| EventDraft::new(AuditEventType::LogMaintained, "vector").body(body);
+    let hold = |change| maintained(EventBody::Hold { name: "case 7".into(), change }).principal("ops");
+    line("leaf (hold placed)", &happen(&mut chain, &mut fold, hold(HoldChange::Placed), Vec::new()));
+    let parts = Snapshot::encode(log_id, &chain, &fold).unwrap();
+    assert_eq!(Snapshot::decode(&parts).unwrap(), Snapshot { log_id, chain: chain.clone(), fold: fold.clone() });
+    for (n, part) in parts.iter().enumerate() {
+        line(&format!("snapshot of these 5 events, part {n}"), part);
+    }
+    let body = EventBody::Snapshot { parts: parts.iter().map(|part| Digest::of(part)).collect() };
+    let records = parts.into_iter().map(|part| Record::new(RecordKind::Snapshot, part)).collect();
+    line("leaf (snapshot)", &happen(&mut chain, &mut fold, maintained(body), records));
+    line("leaf (hold lifted)", &happen(&mut chain, &mut fold, hold(HoldChange::Lifted), Vec::new()));
+    let pruned = EventBody::Pruned { below: Sequence(5), proven: 1 };
+    line("leaf (pruned)", &happen(&mut chain, &mut fold, maintained(pruned).principal("ops"), Vec::new()));
+    let restore = Restore {
+        deployment: "studio".into(),
+        log_id,
+        size: chain.size(),
+        root: chain.state().root,
+        lost_epoch: Epoch(4),
+        issued_at: Timestamp(1_767_225_600_000),
+        reason: "the disk died".into(),
+    };
+    let order = SignedRestore::sign(restore.clone(), &key(3));
+    assert_eq!(SignedRestore::verify(order.document(), &key(3).public_key()).unwrap().restore(), &restore);
+    line("restore order", order.document());
+    let body = EventBody::Restored {
+        size: restore.size,
+        root: restore.root,
+        document: order.digest(),
+        lost_epoch: restore.lost_epoch,
+    };
+    let record = Record::new(RecordKind::Restoration, order.document().to_vec());
+    line("leaf (restored)", &happen(&mut chain, &mut fold, maintained(body), vec![record]));
 }
 
 fn vectors() -> String {
@@ -204,6 +266,7 @@ fn vectors() -> String {
     let media_key = MediaKey::derive(&version_key, &film, KeyVersion(2), &reel, Period(3));
     line("media key of film-1 version 2, reel-7 period 3", media_key.expose());
     line("leaf (media key)", &media_key_leaf());
+    keeping(&mut line);
     line("policy authority seed", &[3; 32]);
     line("signed policy", SignedPolicy::sign(policy, &key(3)).document());
 

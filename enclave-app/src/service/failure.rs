@@ -15,6 +15,7 @@ use transcode_confidential::{
     message::MessageError,
     protocol::{
         api::{ApiError, ErrorCode, REQUEST_ID_HEADER},
+        host::HostError,
         metrics::{CLOSED, Metric},
     },
 };
@@ -238,8 +239,14 @@ impl From<LedgerError> for Failure {
 }
 
 impl From<HostFailure> for Failure {
-    fn from(_: HostFailure) -> Self {
-        CustodyError::AuditUnavailable.into()
+    fn from(failure: HostFailure) -> Self {
+        match failure {
+            // Hashes of events that were pruned and then lost, say.
+            HostFailure::Refused(HostError::NotFound) => {
+                Self::new(ErrorCode::AuditUnavailable, "the parent no longer has what this takes of the log")
+            }
+            _ => CustodyError::AuditUnavailable.into(),
+        }
     }
 }
 

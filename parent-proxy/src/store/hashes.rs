@@ -3,13 +3,13 @@
 //! They lie in the file `hashes`, 32 bytes a leaf at `32 * position`, and the roots of complete subtrees from 256 leaves up
 //! are kept in memory. The file is never trusted: opening the store compares it with the segments and
 //! writes what differs. Positions that no segment holds any more keep what the file says: before segments are dropped, the
-//! file is synced. A proof proves itself, so the
-//! worst that a wrong hash can do is a proof that nobody accepts.
+//! file is synced. What it says of those is held against the snapshot that stands for them; where it is lost or wrong, the roots
+//! in the snapshot still serve every proof that needs no more of them.
 
 use std::{cell::RefCell, io, path::Path};
 
 use transcode_confidential::{
-    audit::tree::{HashSource, Node, node_hash},
+    audit::tree::{Frontier, HashSource, Node, node_hash, root_of},
     ids::LeafHash,
 };
 
@@ -34,6 +34,8 @@ pub(super) struct HashIndex {
     subtrees: Vec<Vec<Node>>,
     /// The block that was read last.
     cached: RefCell<Option<(u64, Vec<Node>)>>,
+    /// The tree of leaves that no segment holds and the file does not know, or knows wrongly.
+    lost: Frontier,
 }
 
 impl HashIndex {
@@ -43,7 +45,36 @@ impl HashIndex {
         if let Err(error) = &file {
             tracing::warn!(%error, "the index of hashes cannot be opened; it is kept in memory");
         }
-        Self { file: file.ok(), stored: 0, fresh: Vec::new(), subtrees: Vec::new(), cached: RefCell::new(None) }
+        Self {
+            file: file.ok(),
+            stored: 0,
+            fresh: Vec::new(),
+            subtrees: Vec::new(),
+            cached: RefCell::new(None),
+            lost: Frontier::new(),
+        }
+    }
+
+    /// Holds what the file says of leaves that no segment holds against their tree, as the first snapshot has it. They have been
+    /// passed by [`HashIndex::place`].
+    pub(super) fn begin_behind(&mut self, before: &Frontier) {
+        if self.size() < before.size() {
+            return;
+        }
+        let mut peaks = peaks(before);
+        if !peaks.all(|(start, level, peak)| root_of(self, start, start + (1 << level)) == Ok(peak)) {
+            tracing::warn!(
+                before = before.size(),
+                "the hashes of pruned events are lost: some proofs cannot be made any more"
+            );
+            self.lost = before.clone();
+        }
+    }
+
+    /// What the snapshot says of a subtree that lies among lost leaves, or of its beginning; `None` for others.
+    fn among_lost(&self, start: u64, level: u32) -> Option<Option<Node>> {
+        let known = || peaks(&self.lost).find(|(at, of, _)| (*at, *of) == (start, level)).map(|(_, _, peak)| peak);
+        (start < self.lost.size()).then(known)
     }
 
     /// Number of leaves.
@@ -128,6 +159,9 @@ impl HashIndex {
 
 impl HashSource for HashIndex {
     fn leaf(&self, index: u64) -> Option<LeafHash> {
+        if let Some(known) = self.among_lost(index, 0) {
+            return known.map(LeafHash::new);
+        }
         let node = if let Some(at) = index.checked_sub(self.stored) {
             self.fresh.get(usize::try_from(at).ok()?).copied()?
         } else {
@@ -143,6 +177,9 @@ impl HashSource for HashIndex {
     }
 
     fn subtree(&self, start: u64, level: u32) -> Option<Node> {
+        if let Some(known) = self.among_lost(start, level) {
+            return known;
+        }
         let above = level.checked_sub(BLOCK_LEVEL)?;
         let nodes = self.subtrees.get(above as usize)?;
         let node = nodes.get(usize::try_from(start >> level).ok()?)?;
@@ -154,6 +191,14 @@ fn read_hash(file: &dyn DiskFile, position: u64) -> Option<Node> {
     let mut node = UNKNOWN;
     let count = read_full(file, &mut node, position.checked_mul(HASH)?).ok()?;
     (count == node.len()).then_some(node)
+}
+
+/// The subtrees of a frontier: first leaf, level, root.
+fn peaks(tree: &Frontier) -> impl Iterator<Item = (u64, u32, Node)> {
+    let size = tree.size();
+    let levels = (0..u64::BITS).rev().filter(move |level| size >> level & 1 == 1);
+    // What lies before a peak are the higher bits.
+    levels.zip(tree.peaks()).map(move |(level, peak)| (size & !(u64::MAX >> (u64::BITS - 1 - level)), level, *peak))
 }
 
 /// The root over a power of two of nodes.
@@ -246,6 +291,55 @@ mod tests {
         assert!(inclusion_proof(&index, 1400, 1500).is_err());
         assert_eq!(index.leaf(699), None);
         assert_eq!(index.leaf(700), Some(leaves[700]));
+    }
+
+    #[test]
+    fn where_hashes_are_lost_or_wrong_the_snapshot_gives_every_proof_that_it_can_and_no_wrong_one_is_made() {
+        let leaves = leaves(1500);
+        for (begin, byte) in [(700_u64, None), (700, Some(40)), (700, Some(650 * 32)), (768, Some(0)), (701, None)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("hashes");
+            filled(&path, &leaves);
+            if let Some(byte) = byte {
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes[byte] ^= 1;
+                std::fs::write(&path, bytes).unwrap();
+            } else {
+                std::fs::remove_file(&path).unwrap();
+            }
+            let mut before = Frontier::new();
+            leaves[..begin as usize].iter().for_each(|leaf| before.push(*leaf));
+            let mut index = HashIndex::open(&SystemDisk, &path);
+            leaves.iter().zip(0..).skip(begin as usize).for_each(|(leaf, position)| index.place(position, *leaf));
+            index.begin_behind(&before);
+            let (mut made, mut not) = (0, 0);
+            for old in (1..1500).step_by(7).chain([begin - 1, begin, begin + 1]) {
+                for new in [begin, 1024, 1300, 1500].into_iter().filter(|new| *new >= old) {
+                    let expected = consistency_proof(&leaves[..], old, new);
+                    let found = consistency_proof(&index, old, new);
+                    assert!(found == expected || old < begin && found.is_err(), "{old} {new} behind {begin}");
+                    *(if found.is_ok() { &mut made } else { &mut not }) += 1;
+                    let (expected, found) =
+                        (inclusion_proof(&leaves[..], old - 1, new), inclusion_proof(&index, old - 1, new));
+                    assert!(found == expected || old <= begin && found.is_err(), "{old} {new} behind {begin}");
+                }
+            }
+            assert!(made > 150 && not > 100, "{made} {not}");
+        }
+    }
+
+    #[test]
+    fn good_hashes_of_what_no_segment_holds_are_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hashes");
+        let leaves = leaves(1500);
+        filled(&path, &leaves).keep().unwrap();
+        let mut before = Frontier::new();
+        leaves[..700].iter().for_each(|leaf| before.push(*leaf));
+        let mut index = HashIndex::open(&SystemDisk, &path);
+        leaves.iter().zip(0..).skip(700).for_each(|(leaf, position)| index.place(position, *leaf));
+        index.begin_behind(&before);
+        check(&index, &leaves);
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub(super) fn open(files: Files, settings: StoreConfig) -> io::Result<OpenLog> {
         let file = files.disk.open(&files.segment(name), Access::Write)?;
         let scanned = scan(file.as_ref(), &mut |position, leaf| hashes.place(position, leaf))?;
         segments.insert(name, scanned.length);
+        if let (None, Some(before)) = (&last, &scanned.before) {
+            hashes.begin_behind(before);
+        }
         if scanned.snapshot && scanned.durable.is_some() {
             snapshots.insert(name);
         }

@@ -6,7 +6,9 @@ use transcode_confidential::{
     audit::{
         Seal, leaf_hash,
         segment::{DamageKind, Footer, RecordBuffer, RecordKind, SegmentError, SegmentHeader},
+        tree::Frontier,
     },
+    fold::Snapshot,
     ids::LeafHash,
     protocol::host::Durable,
 };
@@ -34,6 +36,8 @@ pub(super) struct Scanned {
     pub(super) closed: bool,
     /// Whether the first record is a part of a snapshot.
     pub(super) snapshot: bool,
+    /// What that part says of the tree before it.
+    pub(super) before: Option<Frontier>,
     /// What ended the scan before the end of the file.
     pub(super) damage: Option<Damage>,
 }
@@ -71,8 +75,9 @@ pub(super) fn scan(file: &dyn DiskFile, leaf: &mut dyn FnMut(u64, LeafHash)) -> 
     let length = file.length()?;
     let (sealed_end, settled, batch_start) = (0, 0, 0);
     let (header, durable, closed, damage) = (None, None, false, None);
-    let snapshot = false;
-    let mut scanned = Scanned { header, length, sealed_end, settled, batch_start, durable, closed, snapshot, damage };
+    let (snapshot, before) = (false, None);
+    let mut scanned =
+        Scanned { header, length, sealed_end, settled, batch_start, durable, closed, snapshot, before, damage };
     let mut head = [0; SegmentHeader::LEN];
     if read_full(file, &mut head, 0)? < head.len() {
         scanned.damage = Some(Damage { offset: 0, problem: Problem::Record(DamageKind::Ends) });
@@ -127,6 +132,8 @@ impl Walk {
                     RecordKind::Footer => Problem::Seal,
                     RecordKind::Snapshot if at == SegmentHeader::LEN as u64 => {
                         self.scanned.snapshot = true;
+                        let place = Snapshot::place(&record.payload);
+                        self.scanned.before = place.ok().map(|(_, chain)| chain.frontier().clone());
                         continue;
                     }
                     RecordKind::Checkpoint if at == self.scanned.settled => {

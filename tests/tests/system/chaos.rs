@@ -148,7 +148,7 @@ impl Life {
 
     async fn disturb(&mut self) -> &'static str {
         let image = self.world.image().clone();
-        match self.dice.roll(7) {
+        match self.dice.roll(9) {
             0 => {
                 self.world.kill_enclave().await;
                 self.world.launch(&image).await.unwrap();
@@ -182,6 +182,23 @@ impl Life {
                 self.world.kms.fail_next(1, fault);
                 "KMS fails once"
             }
+            6 => match self.operator.snapshot().await {
+                Ok(_) => "a snapshot was taken",
+                Err(error) => {
+                    assert_eq!(error.answer().map(|answer| answer.code), Some(ErrorCode::AuditUnavailable), "{error}");
+                    "no snapshot was taken"
+                }
+            },
+            7 => match self.operator.prune().await {
+                Ok(_) => "the log was pruned",
+                Err(error) => {
+                    let code = error.answer().map(|answer| answer.code);
+                    // Nothing to give up; or KMS was told to fail once, and a version could not be unwrapped.
+                    let expected = [ErrorCode::Conflict, ErrorCode::KmsUnavailable, ErrorCode::AuditUnavailable];
+                    assert!(code.is_some_and(|code| expected.contains(&code)), "{error}");
+                    "the log was not pruned"
+                }
+            },
             _ => {
                 self.world.kill_enclave().await;
                 self.world.kill_proxy().await;

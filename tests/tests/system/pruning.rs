@@ -2,6 +2,7 @@
 
 use testkit::{
     kms::fault::Fault,
+    parent::Appends,
     segments,
     world::{Caller, Plan, World},
 };
@@ -14,7 +15,10 @@ use transcode_confidential::{
     protocol::api::ErrorCode,
 };
 
-use crate::answers::{answer, code};
+use crate::{
+    answers::{answer, code},
+    desk::Desk,
+};
 
 /// Two epochs with keys and uses, and a snapshot behind them.
 async fn written(plan: Plan) -> (World, Vec<u8>, Sequence) {
@@ -139,6 +143,21 @@ async fn nothing_is_given_up_while_a_key_cannot_be_unwrapped() {
 }
 
 #[tokio::test]
+async fn the_parent_is_not_told_to_drop_anything_before_the_record_of_it_is_durable() {
+    let (mut world, ..) = written(Plan::scripted()).await;
+    let operator = world.operator();
+    operator.client.log().await.unwrap();
+    let told = |world: &World| world.scripted().requests().into_iter().filter(|kind| *kind == "prune").count();
+    world.scripted().script(|script| script.appends = Appends::Hold);
+    assert_eq!(code(operator.prune().await), ErrorCode::AuditUnavailable);
+    assert_eq!(told(&world), 0);
+    world.scripted().script(|script| script.appends = Appends::Keep);
+    world.restart_enclave().await;
+    assert!(told(&world) > 0, "at the next boot it is on the record");
+    world.check().intact();
+}
+
+#[tokio::test]
 async fn what_the_retention_policy_keeps_nobody_prunes() {
     let mut plan = Plan::default();
     plan.log.keep_events = 12;
@@ -222,4 +241,94 @@ async fn a_flipped_byte_anywhere_in_what_is_left_is_found() {
             assert!(matches!(report.verdict, Verdict::Damaged | Verdict::Tampered), "{name} {offset}: {report:?}");
         }
     }
+}
+
+/// A checkpoint of the log as it is now, in a file.
+async fn keep_checkpoint(desk: &Desk, world: &World, name: &str) -> u64 {
+    let view = fresh(world, "operator").await.client.log().await.unwrap();
+    desk.write(name, view.checkpoint().note());
+    view.checkpoint().state().size
+}
+
+#[tokio::test]
+async fn proofs_of_what_is_left_are_made_and_of_what_is_gone_it_is_said_that_it_is_gone() {
+    let (mut world, _, snapshot) = written(Plan::default()).await;
+    let desk = Desk::of(&world, "operator");
+    let early = keep_checkpoint(&desk, &world, "early").await;
+    assert!(early > snapshot.0);
+    world.operator().prune().await.unwrap();
+    for _ in 0..5 {
+        world.operator().encrypt("content-key-1", b"frame").await.unwrap();
+    }
+    let late = keep_checkpoint(&desk, &world, "late").await;
+    world.stop_enclave().await.unwrap();
+    let dir = world.segments_dir();
+    let dir = dir.to_str().unwrap();
+    for event in 0..late {
+        let event_arg = event.to_string();
+        for (checkpoint, size) in [("@early", early), ("@late", late)] {
+            let prove = ["audit", "prove", dir, "--event", &event_arg, "--checkpoint", checkpoint];
+            if event >= size {
+                desk.run(2, &prove).await;
+            } else if event < snapshot.0 {
+                let error = desk.run(3, &prove).await;
+                assert_eq!(error["error"]["reason"], "event-pruned", "{error}");
+                assert!(error["error"]["message"].as_str().unwrap().contains(&snapshot.to_string()), "{error}");
+            } else {
+                // The command verifies what it writes, up to the signed root.
+                assert_eq!(desk.run(0, &prove).await["size"], size);
+            }
+        }
+    }
+    desk.run(0, &["audit", "consistency", dir, "--old", "@early", "--new", "@late"]).await;
+    let error = desk.run(3, &["audit", "export", dir, "--tiles", "@tiles", "--checkpoint", "@late"]).await;
+    assert_eq!(error["error"]["reason"], "event-pruned", "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains(&format!("event {snapshot}")), "{error}");
+    assert!(!desk.has("tiles"));
+}
+
+#[tokio::test]
+async fn without_the_hashes_of_what_is_gone_some_proofs_are_not_to_be_had_and_nobody_is_told_of_a_fork() {
+    let (mut world, _, snapshot) = written(Plan::default()).await;
+    let image = world.image().clone();
+    let operator = world.operator();
+    operator.prune().await.unwrap();
+    operator.encrypt("content-key-1", b"frame").await.unwrap();
+    fresh(&world, "operator").await;
+    let mut good = None;
+    for spoil in [None, Some(40)] {
+        world.stop_enclave().await.unwrap();
+        world.stop_proxy().await;
+        let path = world.segments_dir().join("hashes");
+        let hashes = good.get_or_insert_with(|| std::fs::read(&path).unwrap()).clone();
+        match spoil {
+            None => std::fs::remove_file(&path).unwrap(),
+            Some(byte) => {
+                let mut hashes = hashes;
+                hashes[byte] ^= 1;
+                std::fs::write(&path, hashes).unwrap();
+            }
+        }
+        world.start_proxy().await;
+        world.launch(&image).await.unwrap();
+        // What the snapshot itself has is enough for whoever was there since.
+        let operator = fresh(&world, "operator").await;
+        let size = operator.client.log().await.unwrap().checkpoint().state().size;
+        let state = operator.client.log().await.unwrap().checkpoint().state().to_owned();
+        let events = world.check_until(|checked| checked.events.len() as u64 >= size - snapshot.0).await.events;
+        for event in events.iter().filter(|event| event.sequence.0 < size) {
+            let place = (event.sequence, event.hash);
+            operator.client.prove_inclusion(place, (size, state.root)).await.unwrap();
+        }
+        // For the others there is no proof, and no alarm either.
+        let mut none = 0;
+        for event in 0..snapshot.0 {
+            let place = (Sequence(event), transcode_confidential::ids::LeafHash::ZERO);
+            let error = operator.client.prove_inclusion(place, (size, state.root)).await.unwrap_err();
+            none += u64::from(matches!(error, client::ClientError::Unavailable(_)));
+            assert!(!matches!(error, client::ClientError::Log(client::log_memory::LogError::Forked { .. })), "{error}");
+        }
+        assert!(none > 0, "some need what is lost");
+    }
+    world.check().intact();
 }

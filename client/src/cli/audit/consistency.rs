@@ -57,7 +57,21 @@ fn in_directory(
     };
     let mut proof = ConsistencyBuilder::new(old.size, new.size).ok_or_else(|| turned_round(&old, &new))?;
     let log = LogArgs { dir: dir.to_owned(), checkpoint: vec![args.old.clone(), path.clone()], receipt: Vec::new() };
-    let source = stored::intact(&log, global, environment, &mut |sealed| proof.push(sealed.event.hash))?;
+    let (mut begins, mut begun) = (None, true);
+    let source = stored::intact(&log, global, environment, &mut |sealed| {
+        if begins.is_none() {
+            begins = Some(sealed.event.sequence);
+            begun = stored::before(&sealed).is_none_or(|before| proof.begin_behind(&before));
+        }
+        proof.push(sealed.event.hash);
+    })?;
+    if let (Some(first), false) = (begins, begun) {
+        let what = format!(
+            "the events before {first} were given up, and a proof from {} events on takes more of them than is left there; the              server may still have their hashes",
+            old.size
+        );
+        return Err(Failure::malformed(what).because("event-pruned"));
+    }
     let proof = proof.finish().ok_or_else(|| Failure::verification("the log ends before the checkpoint"))?;
     verify_consistency(old.size, old.root, new.size, new.root, &proof)
         .map_err(|error| Failure::verification(error.to_string()).because("forked"))?;

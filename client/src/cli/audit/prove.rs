@@ -21,7 +21,7 @@ use transcode_confidential::{
 
 use super::{consistency, source::Source, stored};
 use crate::{
-    Client,
+    Client, ClientError,
     cli::{
         args::{Global, LogArgs, ProofFormat, ProveArgs},
         connection,
@@ -29,6 +29,7 @@ use crate::{
         exit::{Done, Failure},
         files::{self, Access},
     },
+    log_memory::LogError,
 };
 
 pub(super) fn prove(args: &ProveArgs, global: &Global, environment: &Environment) -> Result<Done, Failure> {
@@ -47,12 +48,20 @@ fn stored_proof(dir: &Path, args: &ProveArgs, global: &Global, environment: &Env
     let mut path = PathBuilder::new(index, checkpoint.size).ok_or_else(|| outside(index, &checkpoint))?;
     let mut leaf = None;
     let log = LogArgs { dir: dir.to_owned(), checkpoint: args.checkpoint.clone(), receipt: args.receipt.clone() };
+    let (mut begins, mut begun) = (None, true);
     let source = stored::intact(&log, global, environment, &mut |sealed| {
+        if begins.is_none() {
+            begins = Some(sealed.event.sequence);
+            begun = stored::before(&sealed).is_none_or(|before| path.begin_behind(&before));
+        }
         if sealed.event.sequence == args.event {
             leaf = sealed.event.to_leaf().ok();
         }
         path.push(sealed.event.hash);
     })?;
+    if let (Some(first), false) = (begins, begun) {
+        return Err(ClientError::from(LogError::Pruned { event: args.event, first }).into());
+    }
     let (_, path) = path.finish().ok_or_else(|| Failure::verification("the log ends before the checkpoint"))?;
     let proof = TlogProof { leaf, index, path, checkpoint: note };
     written(args, &proof, &checkpoint, log_key(&source)?, &source)

@@ -9,10 +9,15 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use indicatif::ProgressBar;
-use transcode_confidential::audit::{
-    decode_leaf,
-    segment::{Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
-    verify::{Evidence, LogVerifier, Report, SealedEvent, Verdict},
+use transcode_confidential::{
+    audit::{
+        decode_leaf,
+        segment::{Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
+        tree::Frontier,
+        verify::{Evidence, LogVerifier, Report, SealedEvent, Verdict},
+    },
+    fold::Snapshot,
+    ids::Sequence,
 };
 
 use super::{ahead, source::Source};
@@ -73,6 +78,12 @@ pub(in crate::cli) fn intact(
         None if report.verdict == Verdict::Intact => Ok(Source::stored(report, ignored_note(&ignored))),
         _ => Err(not_intact(&report)),
     }
+}
+
+/// The tree before the first event that a log has, where that is a snapshot: it stands for the events before it.
+pub(super) fn before(first: &SealedEvent) -> Option<Frontier> {
+    let part = first.attachments.first().filter(|_| first.event.sequence > Sequence(0))?;
+    Snapshot::place(&part.payload).ok().map(|(_, chain)| chain.frontier().clone())
 }
 
 /// The failure of whoever wanted events of a log that is not intact.

@@ -7,9 +7,12 @@ use std::{
 };
 
 use serde_json::json;
-use transcode_confidential::audit::{
-    checkpoint::log_verifier_key,
-    tiles::{Tile, TileBuilder},
+use transcode_confidential::{
+    audit::{
+        checkpoint::log_verifier_key,
+        tiles::{Tile, TileBuilder},
+    },
+    ids::Sequence,
 };
 
 use super::{prove, stored};
@@ -38,8 +41,10 @@ pub(super) fn export(
     let mut builder = TileBuilder::new();
     let mut written: io::Result<()> = fs::create_dir(&prefix);
     let mut files = 0_u64;
+    let mut begins = None;
     let source = stored::intact(&log, global, environment, &mut |sealed| {
-        if written.is_ok() && builder.size() < checkpoint.size {
+        let first = *begins.get_or_insert(sealed.event.sequence);
+        if first == Sequence(0) && written.is_ok() && builder.size() < checkpoint.size {
             let leaf = sealed.event.to_leaf().map_err(io::Error::other);
             let full = leaf.and_then(|leaf| builder.push(&leaf).map_err(io::Error::other));
             written = full.and_then(|tiles| {
@@ -48,6 +53,11 @@ pub(super) fn export(
             });
         }
     })?;
+    if let Some(first) = begins.filter(|first| *first > Sequence(0)) {
+        let what =
+            format!("the log begins at event {first}: those before it were given up, and tiles take all of them");
+        return Err(Failure::malformed(what).because("event-pruned"));
+    }
     written.map_err(at)?;
     let log_key = prove::log_key(&source)?;
     let verifier_key = log_verifier_key(checkpoint.log_id, log_key);

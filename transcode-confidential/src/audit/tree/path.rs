@@ -19,6 +19,30 @@ impl RangeRoots {
         self.ranges.push((start, end, Frontier::new()));
     }
 
+    /// Begins behind the leaves of `before`, of which nothing else is known. `false` where a root that is needed lies inside
+    /// one of its subtrees: then the proof is of a leaf before, or of a tree that ends there.
+    fn begin_behind(&mut self, before: &Frontier) -> bool {
+        self.next = before.size();
+        for (start, end, under) in &mut self.ranges {
+            let size = before.size().min(*end).saturating_sub(*start);
+            let (mut at, mut inside) = (0, Vec::new());
+            for (level, peak) in
+                (0..u64::BITS).rev().filter(|level| before.size() >> level & 1 == 1).zip(before.peaks())
+            {
+                let next = at + (1 << level);
+                if at >= *start && next <= *end {
+                    inside.push(*peak);
+                }
+                at = next;
+            }
+            match Frontier::from_parts(size, inside) {
+                Some(known) => *under = known,
+                None => return false,
+            }
+        }
+        true
+    }
+
     /// Takes the next leaf and gives its position. Leaves behind the tree are ignored.
     fn push(&mut self, leaf: LeafHash) -> u64 {
         let at = self.next;
@@ -66,6 +90,13 @@ impl PathBuilder {
         Some(Self { index, leaf: None, siblings })
     }
 
+    /// Begins behind the leaves of `before`, which are not there any more: left siblings are made of its roots. Comes before
+    /// the first leaf. `false` where the leaf is one of those, so that there is no path.
+    #[must_use]
+    pub fn begin_behind(&mut self, before: &Frontier) -> bool {
+        self.index >= before.size() && self.siblings.begin_behind(before)
+    }
+
     /// Takes the next leaf. Leaves behind the tree are ignored.
     pub fn push(&mut self, leaf: LeafHash) {
         if self.siblings.push(leaf) == self.index {
@@ -106,6 +137,13 @@ impl ConsistencyBuilder {
             nodes.add(start, end);
         }
         Some(Self(nodes))
+    }
+
+    /// Begins behind the leaves of `before`, which are not there any more. Comes before the first leaf. `false` where the
+    /// proof needs more of them than the roots of that frontier.
+    #[must_use]
+    pub fn begin_behind(&mut self, before: &Frontier) -> bool {
+        self.0.begin_behind(before)
     }
 
     /// Takes the next leaf. Leaves behind the tree are ignored.
@@ -165,5 +203,47 @@ mod tests {
         }
         assert!(ConsistencyBuilder::new(3, 2).is_none());
         assert_eq!(ConsistencyBuilder::new(1, 2).unwrap().finish(), None);
+    }
+
+    fn frontier(leaves: &[LeafHash]) -> Frontier {
+        let mut frontier = Frontier::new();
+        leaves.iter().for_each(|leaf| frontier.push(*leaf));
+        frontier
+    }
+
+    #[test]
+    fn behind_a_frontier_the_proofs_are_the_same_and_none_comes_of_what_only_pruned_leaves_give() {
+        let leaves = leaves(40);
+        let (mut made, mut refused) = (0, 0);
+        for begin in 0..=40_u64 {
+            let (before, rest) = leaves.split_at(begin as usize);
+            let before = frontier(before);
+            for size in 1..=40_u64 {
+                for index in 0..size {
+                    let mut builder = PathBuilder::new(index, size).unwrap();
+                    let begun = builder.begin_behind(&before);
+                    assert_eq!(begun, index >= begin, "{index} of {size} behind {begin}");
+                    rest.iter().for_each(|leaf| builder.push(*leaf));
+                    let expected = inclusion_proof(&leaves[..], index, size).unwrap();
+                    if begun {
+                        assert_eq!(builder.finish(), Some((leaves[index as usize], expected)));
+                    }
+                }
+                for old in 1..=size {
+                    let mut builder = ConsistencyBuilder::new(old, size).unwrap();
+                    let begun = builder.begin_behind(&before);
+                    assert!(begun || old < begin, "{old} to {size} behind {begin}");
+                    rest.iter().for_each(|leaf| builder.push(*leaf));
+                    let expected = consistency_proof(&leaves[..], old, size).unwrap();
+                    if begun {
+                        assert_eq!(builder.finish(), Some(expected), "{old} to {size} behind {begin}");
+                        made += 1;
+                    } else {
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        assert!(made > 10_000 && refused > 1_000, "{made} {refused}");
     }
 }
