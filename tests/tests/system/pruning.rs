@@ -144,7 +144,9 @@ async fn nothing_is_given_up_while_a_key_cannot_be_unwrapped() {
 
 #[tokio::test]
 async fn the_parent_is_not_told_to_drop_anything_before_the_record_of_it_is_durable() {
-    let (mut world, ..) = written(Plan::scripted()).await;
+    let mut plan = Plan::scripted();
+    plan.limits.audit_wait_ms = 10_000;
+    let (mut world, ..) = written(plan).await;
     let operator = world.operator();
     operator.client.log().await.unwrap();
     let told = |world: &World| world.scripted().requests().into_iter().filter(|kind| *kind == "prune").count();
@@ -153,7 +155,12 @@ async fn the_parent_is_not_told_to_drop_anything_before_the_record_of_it_is_dura
     assert_eq!(told(&world), 0);
     world.scripted().script(|script| script.appends = Appends::Keep);
     world.restart_enclave().await;
-    assert!(told(&world) > 0, "at the next boot it is on the record");
+    // At the next boot it is on the record.
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while told(&world) == 0 {
+        assert!(tokio::time::Instant::now() < deadline, "the parent is never told");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     world.check().intact();
 }
 
