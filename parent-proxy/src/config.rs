@@ -98,6 +98,15 @@ impl Config {
         if self.host.is_none() && (self.credentials.is_some() || self.policy.is_some()) {
             return Err("[credentials] and [policy] are handed out by [host], which is missing");
         }
+        if self.store.as_ref().is_some_and(|store| store.archive_after.is_some() && store.archive.is_none()) {
+            return Err("store.archive_after needs a store.archive to move segments to");
+        }
+        if self.store.as_ref().is_some_and(|store| store.pack_after.is_some() && store.segment_size > 2 << 30) {
+            return Err("store.pack_after needs a store.segment_size of at most 2GiB");
+        }
+        if self.store.as_ref().is_some_and(|store| store.archive.as_ref() == Some(&store.directory)) {
+            return Err("store.archive is another directory than store.directory");
+        }
         if self.relay.is_none() && self.egress.is_none() && self.host.is_none() {
             return Err("none of [relay], [egress] and [host] is there: nothing to do");
         }
@@ -218,6 +227,11 @@ listen = "tcp:127.0.0.1:9100"
     fn sections_that_need_each_other_are_asked_for() {
         assert!(problem("enclave = \"vsock:16:5000\"").contains("nothing to do"));
         assert!(problem("enclave = \"vsock:16:5000\"\n[host]\nlisten = \"unix:/h\"").contains("[store]"));
+        let old = |more: &str| FULL.replace("reserve = \"8MiB\"", more);
+        assert!(problem(&old("archive_after = \"30d\"")).contains("store.archive"));
+        assert!(problem(&old("archive = \"/var/lib/transcode-confidential/log\"")).contains("another directory"));
+        let stored = Config::parse(&old("pack_after = \"1d\"\narchive = \"/a\"\narchive_after = \"30d\""), "x");
+        assert_eq!(stored.unwrap().store.unwrap().pack_after, Some(Duration::from_secs(86_400)));
         assert!(problem("enclave = \"unix:/e\"\n[relay]\nlisten = []").contains("relay.listen"));
     }
 

@@ -2,14 +2,16 @@
 //!
 //! What it does about a failing disk, in one sentence: a failed write or sync ends the use of the open log, and the next
 //! `Hello` of the enclave opens it anew by the same code that opens it at start ([`open`]'s steps say what that does).
-//! The order of writes stands at the functions that do them: [`segment`], [`files`], [`open`].
+//! The order of writes stands at the functions that do them: [`segment`], [`files`], [`open`], [`aging`].
 
+mod aging;
 mod batch;
 pub mod disk;
 mod files;
 mod hashes;
 mod log;
 mod open;
+mod place;
 mod reserve;
 mod scan;
 mod segment;
@@ -75,7 +77,7 @@ impl Store {
     ) -> Result<Self, StoreError> {
         let directory = settings.directory.clone();
         let failed = |source| StoreError::Io { directory: directory.clone(), source };
-        let files = Files { disk, directory: directory.clone() };
+        let files = Files { disk, directory: directory.clone(), archive: settings.archive.clone() };
         files.make_directory().map_err(failed)?;
         let lock = files.disk.lock(&files.lock()).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => StoreError::Locked(directory.clone()),
@@ -217,14 +219,20 @@ impl Store {
         self.open_log()?.consistency(old, new)
     }
 
-    /// To be called about once a second: closes a segment that is old enough, restores the disk reserve.
+    /// To be called about once a second: closes a segment that is old enough, packs and moves the older ones, restores the
+    /// disk reserve.
     pub fn tick(&mut self) {
         let Some(log) = &mut self.log else { return };
-        let result = log.tick();
+        let result = log.tick(self.clock.now());
         self.metrics.store_reserve_released.set(u64::from(log.reserve.is_missing()));
         if result.is_err() {
             self.give_up();
         }
+    }
+
+    /// Whether an old segment is being packed or moved. The ticks finish what is.
+    pub fn is_moving(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.aging.is_moving())
     }
 
     fn open_log(&self) -> Result<&OpenLog, HostError> {

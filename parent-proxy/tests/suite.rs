@@ -18,6 +18,8 @@ mod oracle;
 #[path = "suite/world.rs"]
 mod world;
 
+#[path = "suite/aging.rs"]
+mod aging;
 #[path = "suite/credentials.rs"]
 mod credentials;
 #[path = "suite/egress.rs"]

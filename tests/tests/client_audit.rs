@@ -206,3 +206,61 @@ fn verified_on_several_threads_a_spoilt_log_is_called_what_one_thread_calls_it()
     }
     println!("{} logs, each called the same by both", spoilt.len());
 }
+
+/// What the parent makes of old segments: all but the last packed, the first of them in another directory.
+fn age(audit: &Audit) -> Vec<PathBuf> {
+    fs::create_dir_all(audit.path("archive")).unwrap();
+    let segments = audit.log.segments();
+    let old = &segments[..segments.len() - 1];
+    old.iter()
+        .enumerate()
+        .map(|(number, (name, bytes))| {
+            let mut file = Vec::new();
+            packed::pack(&mut &bytes[..], &mut file).unwrap();
+            fs::remove_file(audit.path("log").join(name.to_string())).unwrap();
+            let dir = audit.path(if number == 0 { "archive" } else { "log" });
+            fs::write(dir.join(format!("{name}.gz")), file).unwrap();
+            dir.join(format!("{name}.gz"))
+        })
+        .collect()
+}
+
+#[test]
+fn packed_segments_and_those_in_an_archive_are_the_same_log() {
+    let audit = Audit::new();
+    assert!(audit.log.segments().len() >= 2);
+    let plain = audit.run(&["--measurements", "@m.json", "--json"]);
+    assert_eq!(plain.0, 0);
+    let old = age(&audit);
+    assert_eq!(audit.run(&["--measurements", "@m.json", "--json", "--archive", "@archive"]), plain);
+    // Without the archive the beginning is missing.
+    let (code, out) = audit.run(&["--measurements", "@m.json", "--json"]);
+    assert_eq!(code, 4, "{out}");
+    // A file that is being moved is there twice.
+    fs::copy(&old[0], audit.path("log").join(old[0].file_name().unwrap())).unwrap();
+    assert_eq!(audit.run(&["--measurements", "@m.json", "--json", "--archive", "@archive"]), plain);
+}
+
+#[test]
+fn a_flipped_byte_in_a_packed_segment_is_damage_and_the_segment_is_named() {
+    let audit = Audit::new();
+    let old = age(&audit);
+    let good = fs::read(&old[0]).unwrap();
+    let name = audit.log.segments()[0].0.to_string();
+    let last = good.len() - 1;
+    for at in (0..good.len()).step_by(97).chain([1, 9, 10, last - 7, last - 4, last - 3, last]) {
+        let mut changed = good.clone();
+        changed[at] ^= 0xff;
+        fs::write(&old[0], changed).unwrap();
+        let (code, out) = audit.run(&["--measurements", "@m.json", "--json", "--archive", "@archive"]);
+        assert_eq!(code, 4, "byte {at}: {out}");
+        let report: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(report["verdict"], "damaged", "byte {at}: {out}");
+        assert!(out.contains(&name), "byte {at}: {out}");
+    }
+    for changed in [Vec::new(), vec![0x1f], good[..last].to_vec(), [&good[..], b"x"].concat()] {
+        fs::write(&old[0], changed).unwrap();
+        let (code, out) = audit.run(&["--measurements", "@m.json", "--json", "--archive", "@archive"]);
+        assert!(code == 4 && out.contains("damaged") && out.contains(&name), "{out}");
+    }
+}

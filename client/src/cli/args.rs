@@ -351,9 +351,12 @@ pub(super) struct Reconcile {
     /// Where the segments lie [default: the playlist's directory]
     #[arg(long, value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
-    /// The directory with the log's *.seg files
+    /// The directory with the log's segment files
     #[arg(long, value_name = "DIR")]
     pub(super) log: PathBuf,
+    /// Another directory with segments of the same log, such as the proxy's archive; repeatable
+    #[arg(long, value_name = "DIR")]
+    pub(super) archive: Vec<PathBuf>,
     /// A checkpoint that was kept elsewhere; repeatable
     #[arg(long, value_name = "FILE")]
     pub(super) checkpoint: Vec<PathBuf>,

@@ -28,8 +28,12 @@ const SUFFIX: &str = ".tce";
 pub(super) fn run(request: &Reconcile, global: &Global, environment: &Environment) -> Result<Done, Failure> {
     let text = files::read_text(&request.playlist)?;
     let playlist = Playlist::parse(&text).map_err(|error| Failure::file(&request.playlist, &error))?;
-    let log =
-        LogArgs { dir: request.log.clone(), checkpoint: request.checkpoint.clone(), receipt: request.receipts.clone() };
+    let log = LogArgs {
+        dir: request.log.clone(),
+        archive: request.archive.clone(),
+        checkpoint: request.checkpoint.clone(),
+        receipt: request.receipts.clone(),
+    };
     let mut recorded = Recorded::default();
     let source = audit::intact(&log, global, environment, &mut |sealed| {
         recorded.take(&sealed.event, &request.content_id);

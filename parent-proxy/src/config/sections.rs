@@ -93,6 +93,14 @@ pub struct StoreConfig {
     /// Whether the enclave is told where the newest snapshot is; without that it reads the whole log when it boots.
     #[serde(default = "yes")]
     pub offer_snapshots: bool,
+    /// A closed segment whose last event is this old is packed; never where absent.
+    #[serde(default, deserialize_with = "text::age")]
+    pub pack_after: Option<Duration>,
+    /// Another directory, on another file system for example, that older segments are moved to.
+    pub archive: Option<PathBuf>,
+    /// A closed segment whose last event is this old is moved to the archive; never where absent.
+    #[serde(default, deserialize_with = "text::age")]
+    pub archive_after: Option<Duration>,
 }
 
 /// `[policy]`: where signed policies lie.

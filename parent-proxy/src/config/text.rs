@@ -11,6 +11,12 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
         .ok_or_else(|| D::Error::custom(format!("{text:?} is no duration such as 500ms, 30s, 5m or 1h")))
 }
 
+/// `12h`, `30d`: a whole number and a unit, more than zero, at most ten years.
+pub(super) fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_age(&text).map(Some).ok_or_else(|| D::Error::custom(format!("{text:?} is no age such as 30s, 12h or 30d")))
+}
+
 /// `65536`, `512KiB`, `64MiB`, `1GiB`, as text or as a number of bytes.
 pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     #[derive(serde::Deserialize)]
@@ -40,6 +46,13 @@ fn parse_duration(text: &str) -> Option<Duration> {
     (1..=7 * 24 * 3_600_000).contains(&total).then(|| Duration::from_millis(total))
 }
 
+fn parse_age(text: &str) -> Option<Duration> {
+    match split(text)? {
+        (days, "d") => (1..=3650).contains(&days).then(|| Duration::from_secs(days * 86_400)),
+        _ => parse_duration(text),
+    }
+}
+
 fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let bytes = match unit {
@@ -66,6 +79,9 @@ mod tests {
     fn durations_and_sizes_have_a_unit_and_an_end() {
         assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(parse_duration("2h"), Some(Duration::from_secs(7200)));
+        assert_eq!(parse_age("30d"), Some(Duration::from_secs(30 * 86_400)));
+        assert_eq!(parse_age("2h"), parse_duration("2h"));
+        assert_eq!((parse_age("0d"), parse_age("3651d"), parse_age("d")), (None, None, None));
         assert_eq!(parse_size("64MiB"), Some(64 << 20));
         assert_eq!(parse_size("10"), Some(10));
         for bad in ["", "s", "10", "0s", "-1s", "1d", "1.5s", "9999999999999999999h", "200h", "1 s"] {

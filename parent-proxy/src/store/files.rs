@@ -1,8 +1,11 @@
-use std::{io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use transcode_confidential::{audit::segment::SegmentName, time::Timestamp};
 
-use super::disk::{Access, Disk, DiskFile, read_full, write_all};
+use super::{
+    disk::{Access, Disk, DiskFile, read_full, write_all},
+    place::Place,
+};
 
 const CHUNK: usize = 256 * 1024;
 
@@ -11,7 +14,10 @@ const CHUNK: usize = 256 * 1024;
 /// | name | what |
 /// |---|---|
 /// | `<first>-<epoch>.seg` | a segment |
+/// | `<first>-<epoch>.seg.gz` | a packed segment |
 /// | `new` | a segment that is being made; never acknowledged |
+/// | `moving` | a segment that is being packed or moved, in the directory that it goes to |
+/// | `archived` | says that there is an archive; `archive` in that one says that this is it |
 /// | `quarantine/` | tails that were set aside |
 /// | `hashes` | index of leaf hashes, rebuilt at will |
 /// | `reserve` | disk space kept aside |
@@ -20,6 +26,7 @@ const CHUNK: usize = 256 * 1024;
 pub(super) struct Files {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) directory: PathBuf,
+    pub(super) archive: Option<PathBuf>,
 }
 
 impl Files {
@@ -43,12 +50,63 @@ impl Files {
         self.directory.join("lock")
     }
 
-    /// Names of the segments, in the order of the log.
-    pub(super) fn segments(&self) -> io::Result<Vec<SegmentName>> {
-        let mut names: Vec<SegmentName> =
-            self.disk.list(&self.directory)?.iter().filter_map(|name| name.parse().ok()).collect();
-        names.sort_unstable();
-        Ok(names)
+    /// A copy on its way to a place.
+    pub(super) fn moving(&self, to: Place) -> PathBuf {
+        self.directory_of(to).join("moving")
+    }
+
+    /// The segments in the order of the log, each with the places where it lies, in their order.
+    pub(super) fn segments(&self) -> io::Result<BTreeMap<SegmentName, Vec<Place>>> {
+        let mut found: BTreeMap<SegmentName, Vec<Place>> = BTreeMap::new();
+        let directories = [(false, Some(&self.directory)), (true, self.archive.as_ref())];
+        for (archived, directory) in directories {
+            let Some(directory) = directory else { continue };
+            for name in self.disk.list(directory)? {
+                let (name, packed) = name.strip_suffix(packed::SUFFIX).map_or((&*name, false), |name| (name, true));
+                if let Ok(name) = name.parse() {
+                    found.entry(name).or_default().push(Place { archived, packed });
+                }
+            }
+        }
+        found.values_mut().for_each(|places| places.sort_unstable());
+        Ok(found)
+    }
+
+    /// Makes the archive, where there is to be one, and removes what was on its way. An archive that was there before and is
+    /// missing, as a file system that is not mounted is, would look like a log whose beginning was dropped: that is an error.
+    ///
+    /// 1. The archive is made, and the mark in it, durably.
+    /// 2. Then ours, durably. From here on the archive must be there.
+    pub(super) fn check_archive(&self) -> io::Result<()> {
+        let (ours, mark) = (self.directory.join("archived"), self.archive.as_ref().map(|path| path.join("archive")));
+        let is_there = |path: &PathBuf| match self.disk.open(path, Access::Read) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        };
+        match (is_there(&ours)?, &self.archive, &mark) {
+            (true, Some(_), Some(mark)) if is_there(mark)? => {}
+            (true, ..) => {
+                let problem =
+                    "segments were moved to an archive, and store.archive does not lead there; is it mounted?";
+                return Err(io::Error::new(io::ErrorKind::NotFound, problem));
+            }
+            (false, Some(archive), Some(mark)) => {
+                self.disk.make_directory(archive)?;
+                self.disk.open(mark, Access::Create)?.sync()?;
+                self.disk.sync_directory(archive)?;
+                self.disk.open(&ours, Access::Create)?.sync()?;
+                self.disk.sync_directory(&self.directory)?;
+            }
+            (false, ..) => {}
+        }
+        for archived in [false, true] {
+            match self.disk.remove(&self.moving(Place { archived, packed: false })) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Makes the directory, durably.

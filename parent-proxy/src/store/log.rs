@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     io,
 };
@@ -18,10 +19,12 @@ use transcode_confidential::{
 };
 
 use super::{
+    aging::Aging,
     batch::{Batch, Head},
-    disk::{Access, read_full},
+    disk::{DiskFile, read_full},
     files::Files,
     hashes::HashIndex,
+    place::Place,
     reserve::Reserve,
     segment::{LastSegment, Unwritten},
 };
@@ -45,6 +48,10 @@ pub(super) struct OpenLog {
     pub(super) reserve: Reserve,
     /// The segments that begin with a snapshot under a seal.
     pub(super) snapshots: BTreeSet<SegmentName>,
+    /// The segments that are old.
+    pub(super) aging: Aging,
+    /// The segment that was read last and is not the last one: who reads a packed one reads on.
+    pub(super) reading: RefCell<Option<(SegmentName, Box<dyn DiskFile>)>>,
     /// Segments with damage.
     pub(super) damaged: u64,
     /// Whether a batch was refused because the disk is full and none was stored since.
@@ -124,10 +131,7 @@ impl OpenLog {
         let mut bytes = vec![0; length.min(READ_LIMIT).min(left)];
         let read = match self.last.as_ref().filter(|last| last.name == name) {
             Some(last) => read_full(last.file.as_ref(), &mut bytes, offset),
-            None => {
-                let file = self.files.disk.open(&self.files.segment(name), Access::Read);
-                file.and_then(|file| read_full(file.as_ref(), &mut bytes, offset))
-            }
+            None => self.read_inner(name, &mut bytes, offset),
         };
         match read {
             Ok(count) => {
@@ -139,6 +143,16 @@ impl OpenLog {
                 Err(HostError::StorageFailed)
             }
         }
+    }
+
+    fn read_inner(&self, name: SegmentName, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let file = match self.reading.take().filter(|(reading, _)| *reading == name) {
+            Some((_, file)) => file,
+            None => self.files.open_at(name, self.aging.place(name))?,
+        };
+        let count = read_full(file.as_ref(), bytes, offset)?;
+        *self.reading.borrow_mut() = Some((name, file));
+        Ok(count)
     }
 
     /// The segment that begins with the newest snapshot.
@@ -168,7 +182,7 @@ impl OpenLog {
         warn!(segment = %name, offset = keep, bytes = last.length - keep, "setting aside what is not sealed");
         self.files.set_aside(name, last.file.as_ref(), keep, now)?;
         if whole {
-            self.files.disk.remove(&self.files.segment(name))?;
+            self.files.disk.remove(&self.files.at(name, Place::WRITTEN))?;
             self.files.disk.sync_directory(&self.files.directory)?;
             return Ok(Quarantined::Segment);
         }
@@ -192,12 +206,17 @@ impl OpenLog {
             return Err(Unstored::Refused(HostError::NotFound));
         }
         self.hashes.keep()?;
+        self.reading.take();
+        let archived = before.iter().any(|name| self.aging.place(*name).archived);
         for name in &before {
-            self.files.disk.remove(&self.files.segment(*name))?;
+            self.files.disk.remove(&self.files.at(*name, self.aging.place(*name)))?;
             self.segments.remove(name);
             self.snapshots.remove(name);
+            self.aging.forget(*name);
         }
-        self.files.disk.sync_directory(&self.files.directory)?;
+        for archived in [false, true].into_iter().take(1 + usize::from(archived)) {
+            self.files.disk.sync_directory(self.files.directory_of(Place { archived, packed: false }))?;
+        }
         info!(segments = before.len(), below = below.0, "dropped segments that the enclave gave up");
         Ok(before.len())
     }
@@ -212,9 +231,13 @@ impl OpenLog {
         self.proof(new, || consistency_proof(&self.hashes, old, new))
     }
 
-    /// What time alone brings: closes a segment that is old enough, takes the reserve back.
-    pub(super) fn tick(&mut self) -> Result<(), Broken> {
+    /// What time alone brings: closes a segment that is old enough, packs and moves the older ones, takes the reserve back.
+    pub(super) fn tick(&mut self, now: Timestamp) -> Result<(), Broken> {
         self.reserve.restore(self.files.disk.as_ref());
+        let last = self.last.as_ref().map(|last| last.name);
+        if self.aging.tick(&self.files, &self.settings, last, now).is_some() {
+            self.reading.take();
+        }
         let due = self.last.as_ref().is_some_and(|last| {
             !last.closed && !last.has_tail() && last.settled > 0 && last.age() >= self.settings.segment_age
         });
@@ -325,6 +348,7 @@ impl OpenLog {
         let Some(last) = &mut self.last else { return Ok(()) };
         last.close(self.head.durable)?;
         self.segments.insert(last.name, last.length);
+        self.aging.closed(last.name, None);
         info!(segment = %last.name, bytes = last.length, "closed a segment");
         Ok(())
     }

@@ -9,11 +9,13 @@ use tracing::{info, warn};
 use transcode_confidential::{audit::segment::SegmentName, ids::LeafHash, protocol::host::Durable};
 
 use super::{
+    aging::Aging,
     batch::Head,
-    disk::{Access, DiskFile, read_full, write_all},
+    disk::{DiskFile, read_full, write_all},
     files::Files,
     hashes::HashIndex,
     log::{JOIN_LIMIT, OpenLog},
+    place::Place,
     reserve::Reserve,
     scan::{Damage, Scanned, scan},
     segment::LastSegment,
@@ -26,7 +28,7 @@ const REWRITTEN: u64 = 2 * JOIN_LIMIT as u64;
 /// Opens the log in a directory.
 ///
 /// 1. The directory is made where it is missing. What is left of a segment that was being made is removed: it was never
-///    acknowledged.
+///    acknowledged. So is what is left of a copy; where a copy is whole and has its name, what it was made of goes.
 /// 2. Every segment is read: structure, check sums, one following on the other. Damage is reported and left alone; the enclave
 ///    and the auditor judge it.
 /// 3. What was written last is written again, byte for byte, and synced, and so is the directory. After a failed fdatasync the
@@ -40,14 +42,24 @@ pub(super) fn open(files: Files, settings: StoreConfig) -> io::Result<OpenLog> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
+    files.check_archive()?;
     let mut hashes = HashIndex::open(files.disk.as_ref(), &files.hashes());
     let mut segments = BTreeMap::new();
     let mut snapshots = BTreeSet::new();
     let mut found = Found { head: Head::EMPTY, batch: None, damaged: 0 };
-    let mut last = None;
-    for name in files.segments()? {
-        let file = files.disk.open(&files.segment(name), Access::Write)?;
+    let (mut last, mut aging) = (None, Aging::default());
+    for (name, places) in files.segments()? {
+        let (place, alone) = files.settle(name, &places)?;
+        if !alone {
+            found.damaged += 1;
+            warn!(segment = %name, "a segment is there twice, and not the same; the earlier file is used");
+        }
+        aging.found(name, place);
+        let file = files.open_at(name, place)?;
         let scanned = scan(file.as_ref(), &mut |position, leaf| hashes.place(position, leaf))?;
+        if let Some(when) = scanned.newest.filter(|_| alone && scanned.closed && scanned.damage.is_none()) {
+            aging.closed(name, Some(when));
+        }
         segments.insert(name, scanned.length);
         if let (None, Some(before)) = (&last, &scanned.before) {
             hashes.begin_behind(before);
@@ -61,9 +73,13 @@ pub(super) fn open(files: Files, settings: StoreConfig) -> io::Result<OpenLog> {
     let last = match last {
         None => None,
         Some((name, file, scanned)) => {
-            make_durable(file.as_ref(), &scanned)?;
+            // In any other place it was durable before it got there, and nothing is written.
+            let is_ours = aging.place(name) == Place::WRITTEN;
+            if is_ours {
+                make_durable(file.as_ref(), &scanned)?;
+            }
             let mut segment = LastSegment::take_up(name, file, &scanned)?;
-            if let Some(durable) = scanned.durable
+            if let Some(durable) = scanned.durable.filter(|_| is_ours)
                 && segment.complete_footer(durable)?
             {
                 info!(segment = %name, closed = segment.closed, "found half a footer");
@@ -85,6 +101,8 @@ pub(super) fn open(files: Files, settings: StoreConfig) -> io::Result<OpenLog> {
         hashes,
         reserve,
         snapshots,
+        aging,
+        reading: None.into(),
         damaged,
         refused_full: false,
     })

@@ -4,13 +4,14 @@ use std::io;
 
 use transcode_confidential::{
     audit::{
-        Seal, leaf_hash,
+        Seal, decode_leaf, leaf_hash,
         segment::{DamageKind, Footer, RecordBuffer, RecordKind, SegmentError, SegmentHeader},
         tree::Frontier,
     },
     fold::Snapshot,
     ids::LeafHash,
     protocol::host::Durable,
+    time::Timestamp,
 };
 
 use super::disk::{DiskFile, read_full};
@@ -38,6 +39,8 @@ pub(super) struct Scanned {
     pub(super) snapshot: bool,
     /// What that part says of the tree before it.
     pub(super) before: Option<Frontier>,
+    /// When the last event of a closed segment was, by its own word.
+    pub(super) newest: Option<Timestamp>,
     /// What ended the scan before the end of the file.
     pub(super) damage: Option<Damage>,
 }
@@ -61,6 +64,8 @@ pub(super) enum Problem {
     Unsealed,
     #[error("bytes follow the footer")]
     AfterFooter,
+    #[error("the packed file is damaged")]
+    Packed,
 }
 
 impl Scanned {
@@ -75,11 +80,19 @@ pub(super) fn scan(file: &dyn DiskFile, leaf: &mut dyn FnMut(u64, LeafHash)) -> 
     let length = file.length()?;
     let (sealed_end, settled, batch_start) = (0, 0, 0);
     let (header, durable, closed, damage) = (None, None, false, None);
-    let (snapshot, before) = (false, None);
+    let (snapshot, before, newest) = (false, None, None);
     let mut scanned =
-        Scanned { header, length, sealed_end, settled, batch_start, durable, closed, snapshot, before, damage };
+        Scanned { header, length, sealed_end, settled, batch_start, durable, closed, snapshot, before, newest, damage };
     let mut head = [0; SegmentHeader::LEN];
-    if read_full(file, &mut head, 0)? < head.len() {
+    let read = match read_full(file, &mut head, 0) {
+        Err(error) if packed::is_damage(&error) => {
+            scanned.length = 0;
+            scanned.damage = Some(Damage { offset: 0, problem: Problem::Packed });
+            return Ok(scanned);
+        }
+        read => read?,
+    };
+    if read < head.len() {
         scanned.damage = Some(Damage { offset: 0, problem: Problem::Record(DamageKind::Ends) });
         return Ok(scanned);
     }
@@ -92,7 +105,8 @@ pub(super) fn scan(file: &dyn DiskFile, leaf: &mut dyn FnMut(u64, LeafHash)) -> 
     };
     scanned.header = Some(header);
     scanned.batch_start = SegmentHeader::LEN as u64;
-    let mut walk = Walk { header, scanned, size: header.first.0, batch: Vec::new(), start: SegmentHeader::LEN as u64 };
+    let (size, start) = (header.first.0, SegmentHeader::LEN as u64);
+    let mut walk = Walk { header, scanned, size, batch: Vec::new(), newest: Vec::new(), start };
     walk.records(file, leaf)?;
     Ok(walk.scanned)
 }
@@ -105,6 +119,8 @@ struct Walk {
     size: u64,
     /// Leaf hashes since the last seal.
     batch: Vec<LeafHash>,
+    /// The newest leaf.
+    newest: Vec<u8>,
     /// Where the batch under way starts.
     start: u64,
 }
@@ -121,6 +137,7 @@ impl Walk {
                 Ok(Some(record)) => match record.kind {
                     RecordKind::Entry => {
                         self.batch.push(leaf_hash(&record.payload));
+                        self.newest = record.payload;
                         continue;
                     }
                     RecordKind::Seal if self.seal(&record.payload, buffer.offset(), leaf) => continue,
@@ -144,7 +161,15 @@ impl Walk {
                 },
                 Err(error) => error.kind.into(),
                 Ok(None) => {
-                    let count = read_full(file, &mut chunk, position)?;
+                    let count = match read_full(file, &mut chunk, position) {
+                        // For whoever reads the segment it ends here.
+                        Err(error) if packed::is_damage(&error) => {
+                            self.scanned.length = position;
+                            self.scanned.damage = Some(Damage { offset: at, problem: Problem::Packed });
+                            return Ok(());
+                        }
+                        count => count?,
+                    };
                     if count > 0 {
                         buffer.push(chunk.get(..count).unwrap_or_default());
                         position += count as u64;
@@ -193,6 +218,7 @@ impl Walk {
                 && self.scanned.durable == Some(Durable { size: footer.size, last: footer.last })
         });
         self.scanned.closed = fits;
+        self.scanned.newest = decode_leaf(&self.newest).ok().filter(|_| fits).map(|event| event.time);
         fits
     }
 }

@@ -24,8 +24,8 @@ use crate::{
     oracle,
 };
 
-const DIRECTORY: &str = "/log";
-const REBOOTS: [Reboot; 8] = [
+pub(crate) const DIRECTORY: &str = "/log";
+pub(crate) const REBOOTS: [Reboot; 8] = [
     Reboot::Lost,
     Reboot::Kept,
     Reboot::Killed,
@@ -37,14 +37,14 @@ const REBOOTS: [Reboot; 8] = [
 ];
 
 /// The log that is to be written.
-struct Script {
+pub(crate) struct Script {
     batches: Vec<Append>,
-    key: PublicKey,
+    pub(crate) key: PublicKey,
     events: Vec<String>,
 }
 
 impl Script {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut ledger = Ledger::new();
         let mut batches = Vec::new();
         for number in 0..12 {
@@ -62,19 +62,29 @@ impl Script {
     }
 
     fn open(&self, disk: &FaultyDisk) -> Option<Store> {
-        let settings = StoreConfig {
+        self.open_with(disk, Self::settings())
+    }
+
+    pub(crate) fn open_with(&self, disk: &FaultyDisk, settings: StoreConfig) -> Option<Store> {
+        Store::open(Arc::new(disk.clone()), settings, Arc::new(SystemClock), Arc::new(Metrics::default())).ok()
+    }
+
+    pub(crate) fn settings() -> StoreConfig {
+        StoreConfig {
             directory: DIRECTORY.into(),
             segment_size: 6000,
             segment_age: Duration::from_secs(3600),
             reserve: 2000,
             offer_snapshots: true,
-        };
-        Store::open(Arc::new(disk.clone()), settings, Arc::new(SystemClock), Arc::new(Metrics::default())).ok()
+            pack_after: None,
+            archive: None,
+            archive_after: None,
+        }
     }
 
     /// Writes on from where the store is, two batches under way at a time, as a living enclave does. Gives how far it was
     /// acknowledged when it ended or gave up.
-    fn write(&self, store: &mut Store, mut acknowledged: Durable) -> Durable {
+    pub(crate) fn write(&self, store: &mut Store, mut acknowledged: Durable) -> Durable {
         for _attempt in 0..4 {
             // The session's greeting: opens the store anew where the disk had failed.
             let Ok(durable) = store.durable() else { continue };
@@ -111,11 +121,11 @@ impl Script {
         acknowledged
     }
 
-    fn is_whole(&self, durable: Durable) -> bool {
+    pub(crate) fn is_whole(&self, durable: Durable) -> bool {
         durable == self.batches.last().unwrap().after
     }
 
-    fn nothing() -> Durable {
+    pub(crate) fn nothing() -> Durable {
         Durable { size: 0, last: transcode_confidential::ids::LeafHash::ZERO }
     }
 
@@ -163,7 +173,7 @@ fn segments(disk: &FaultyDisk) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Runs a case; where it fails, says which it was.
-fn case(name: &str, disk: &FaultyDisk, run: impl FnOnce()) {
+pub(crate) fn case(name: &str, disk: &FaultyDisk, run: impl FnOnce()) {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
     if let Err(panic) = outcome {
         let text =

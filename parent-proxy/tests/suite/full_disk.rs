@@ -27,6 +27,9 @@ fn open(disk: &FaultyDisk, metrics: &Arc<Metrics>) -> Store {
         segment_age: Duration::from_secs(3600),
         reserve: RESERVE,
         offer_snapshots: true,
+        pack_after: None,
+        archive: None,
+        archive_after: None,
     };
     Store::open(Arc::new(disk.clone()), settings, Arc::new(SystemClock), Arc::clone(metrics)).unwrap()
 }

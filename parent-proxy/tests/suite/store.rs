@@ -29,6 +29,9 @@ fn settings(directory: &std::path::Path) -> StoreConfig {
         segment_age: Duration::from_secs(3600),
         reserve: 100_000,
         offer_snapshots: true,
+        pack_after: None,
+        archive: None,
+        archive_after: None,
     }
 }
 

@@ -94,8 +94,11 @@ pub(in crate::cli) enum LogVerb {
 /// A stored log, and what it is held against.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct LogArgs {
-    /// The directory with the *.seg files
+    /// The directory with the segment files
     pub(in crate::cli) dir: PathBuf,
+    /// Another directory with segments of the same log, such as the proxy's archive; repeatable
+    #[arg(long, value_name = "DIR")]
+    pub(in crate::cli) archive: Vec<PathBuf>,
     /// A checkpoint that was kept elsewhere; repeatable
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) checkpoint: Vec<PathBuf>,
@@ -107,8 +110,11 @@ pub(in crate::cli) struct LogArgs {
 /// A stored log that is read once it has verified, or the log of the server.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct QueryArgs {
-    /// The directory with the *.seg files [default: the log of the --server]
+    /// The directory with the segment files [default: the log of the --server]
     pub(in crate::cli) dir: Option<PathBuf>,
+    /// Another directory with segments of the same log, such as the proxy's archive; repeatable
+    #[arg(long, value_name = "DIR", requires = "dir")]
+    pub(in crate::cli) archive: Vec<PathBuf>,
     /// A checkpoint that was kept elsewhere; repeatable
     #[arg(long, value_name = "FILE", requires = "dir")]
     pub(in crate::cli) checkpoint: Vec<PathBuf>,
@@ -120,18 +126,29 @@ pub(in crate::cli) struct QueryArgs {
     pub(in crate::cli) danger_unverified: bool,
 }
 
+impl LogArgs {
+    /// Where its segments lie.
+    pub(in crate::cli) fn directories(&self) -> Vec<PathBuf> {
+        [std::slice::from_ref(&self.dir), &self.archive].concat()
+    }
+}
+
 impl QueryArgs {
     /// The stored log that is meant, if one is.
     pub(in crate::cli) fn stored(&self) -> Option<LogArgs> {
         let dir = self.dir.clone()?;
-        Some(LogArgs { dir, checkpoint: self.checkpoint.clone(), receipt: self.receipt.clone() })
+        let archive = self.archive.clone();
+        Some(LogArgs { dir, archive, checkpoint: self.checkpoint.clone(), receipt: self.receipt.clone() })
     }
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TailArgs {
-    /// The directory with the *.seg files [default: the log of the --server]
+    /// The directory with the segment files [default: the log of the --server]
     pub(in crate::cli) dir: Option<PathBuf>,
+    /// Another directory with segments of the same log, such as the proxy's archive; repeatable
+    #[arg(long, value_name = "DIR", requires = "dir")]
+    pub(in crate::cli) archive: Vec<PathBuf>,
     /// Go on with the events that come, until interrupted
     #[arg(short, long)]
     pub(in crate::cli) follow: bool,
@@ -144,8 +161,11 @@ pub(in crate::cli) struct TailArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ConsistencyArgs {
-    /// The directory with the *.seg files [default: the log of the --server]
+    /// The directory with the segment files [default: the log of the --server]
     pub(in crate::cli) dir: Option<PathBuf>,
+    /// Another directory with segments of the same log, such as the proxy's archive; repeatable
+    #[arg(long, value_name = "DIR", requires = "dir")]
+    pub(in crate::cli) archive: Vec<PathBuf>,
     /// The earlier checkpoint
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) old: PathBuf,
@@ -173,8 +193,11 @@ pub(in crate::cli) struct ListArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ProveArgs {
-    /// The directory with the *.seg files [default: the log of the --server]
+    /// The directory with the segment files [default: the log of the --server]
     pub(in crate::cli) dir: Option<PathBuf>,
+    /// Another directory with segments of the same log, such as the proxy's archive; repeatable
+    #[arg(long, value_name = "DIR", requires = "dir")]
+    pub(in crate::cli) archive: Vec<PathBuf>,
     /// A checkpoint to prove it to; repeatable [default: the server's newest]
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) checkpoint: Vec<PathBuf>,

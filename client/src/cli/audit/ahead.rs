@@ -5,8 +5,7 @@
 //! The queues between them are short, so memory does not grow with the log.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
@@ -24,6 +23,8 @@ use transcode_confidential::{
     },
     ids::Digest,
 };
+
+use super::stored;
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 256 * 1024;
@@ -72,6 +73,8 @@ enum Part {
         /// The digest of the file before the last of them, where that is a footer.
         content: Option<Receiver<Digest>>,
     },
+    /// The rest of the segment cannot be unpacked.
+    Unreadable(String),
     Failed(PathBuf, io::Error),
 }
 
@@ -104,9 +107,12 @@ struct Reader {
 impl Reader {
     fn segment(&self, name: SegmentName, path: &Path) -> Result<(), Gone> {
         self.parts.send(Part::Segment(name))?;
-        match File::open(path).map(|mut file| self.content(&mut file)) {
+        match stored::open(path, 0).map(|mut file| self.content(&mut file)) {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Err(gone)) => Err(gone),
+            Ok(Ok(Err(error))) | Err(error) if packed::is_damage(&error) => {
+                Ok(self.parts.send(Part::Unreadable(error.to_string()))?)
+            }
             Ok(Ok(Err(error))) | Err(error) => {
                 self.parts.send(Part::Failed(path.to_owned(), error))?;
                 Err(Gone)
@@ -115,7 +121,7 @@ impl Reader {
     }
 
     /// Nobody wants more, or the file cannot be read, or neither.
-    fn content(&self, file: &mut File) -> Result<io::Result<()>, Gone> {
+    fn content(&self, file: &mut Box<dyn Read>) -> Result<io::Result<()>, Gone> {
         let mut chunk = Vec::new();
         let mut next = |length: usize| {
             chunk.clear();
@@ -246,6 +252,7 @@ fn walk(
                 verifier.push_prepared(prepared, sink);
                 bar.inc(bytes as u64);
             }
+            Part::Unreadable(what) => verifier.unreadable(what),
             Part::Failed(path, error) => return Err((path, error)),
         }
     }

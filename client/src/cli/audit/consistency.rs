@@ -56,7 +56,12 @@ fn in_directory(
         return Err(Failure::usage("which checkpoint continues it? Give --new FILE"));
     };
     let mut proof = ConsistencyBuilder::new(old.size, new.size).ok_or_else(|| turned_round(&old, &new))?;
-    let log = LogArgs { dir: dir.to_owned(), checkpoint: vec![args.old.clone(), path.clone()], receipt: Vec::new() };
+    let log = LogArgs {
+        dir: dir.to_owned(),
+        archive: args.archive.clone(),
+        checkpoint: vec![args.old.clone(), path.clone()],
+        receipt: Vec::new(),
+    };
     let (mut begins, mut begun) = (None, true);
     let source = stored::intact(&log, global, environment, &mut |sealed| {
         if begins.is_none() {

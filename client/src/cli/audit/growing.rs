@@ -1,9 +1,8 @@
 //! A log in a directory that is being written: verified as it grows.
 
 use std::{
-    fs::File,
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
+    io::{self, Read as _},
+    path::PathBuf,
 };
 
 use transcode_confidential::{
@@ -14,7 +13,7 @@ use transcode_confidential::{
     },
 };
 
-use super::stored::{Segments, not_intact};
+use super::stored::{self, Segments, not_intact};
 use crate::cli::exit::Failure;
 
 /// Bytes that are read at a time.
@@ -22,7 +21,7 @@ const CHUNK: usize = 256 * 1024;
 
 /// Reads what is whole, and leaves what is not for later: the end of the last file may be a write that is under way.
 pub(super) struct Growing {
-    dir: PathBuf,
+    dirs: Vec<PathBuf>,
     verifier: Option<LogVerifier>,
     current: Option<Current>,
 }
@@ -36,8 +35,8 @@ struct Current {
 }
 
 impl Growing {
-    pub(super) fn open(dir: &Path, root: TrustRoot, image: ImagePolicy) -> Self {
-        Self { dir: dir.to_owned(), verifier: Some(LogVerifier::new(root, image)), current: None }
+    pub(super) fn open(dirs: Vec<PathBuf>, root: TrustRoot, image: ImagePolicy) -> Self {
+        Self { dirs, verifier: Some(LogVerifier::new(root, image)), current: None }
     }
 
     /// Gives the sealed events that were not given yet.
@@ -45,13 +44,17 @@ impl Growing {
     /// # Errors
     /// Where the log is not intact.
     pub(super) fn read(&mut self, sink: &mut dyn FnMut(SealedEvent)) -> Result<(), Failure> {
-        let segments = Segments::of(&self.dir)?;
+        let segments = Segments::of(&self.dirs)?;
         loop {
             let reading = self.current.as_ref().map(|current| current.name);
             let mut later = segments.in_order().skip_while(|(name, _)| reading.is_some_and(|reading| **name < reading));
             let (Some(verifier), Some(first)) = (&mut self.verifier, later.next()) else { return Ok(()) };
             let current = match &mut self.current {
-                Some(current) if *first.0 == current.name => current,
+                Some(current) if *first.0 == current.name => {
+                    // It may have been packed or moved meanwhile.
+                    first.1.clone_into(&mut current.path);
+                    current
+                }
                 _ => {
                     verifier.segment(*first.0);
                     self.current.insert(Current { name: *first.0, path: first.1.to_owned(), position: 0 })
@@ -59,7 +62,9 @@ impl Growing {
             };
             let next = later.next();
             // A file that has a successor is as long as it will ever be: whatever it ends with is for the verifier to judge.
-            current.read(next.is_some(), verifier, sink)?;
+            if !current.read(next.is_some(), verifier, sink)? {
+                return Ok(());
+            }
             if let Some((name, path)) = next {
                 verifier.segment(*name);
                 self.current = Some(Current { name: *name, path: path.to_owned(), position: 0 });
@@ -76,18 +81,32 @@ impl Growing {
 }
 
 impl Current {
+    /// Reads on; false where the file is gone: it was packed or moved since it was seen, and is looked for again.
     fn read(
         &mut self,
         to_the_end: bool,
         verifier: &mut LogVerifier,
         sink: &mut dyn FnMut(SealedEvent),
-    ) -> Result<(), Failure> {
-        let failed = |error: std::io::Error| Failure::file(&self.path, &error);
-        let file = File::open(&self.path).map_err(failed)?;
+    ) -> Result<bool, Failure> {
+        let failed = |error: io::Error| Failure::file(&self.path, &error);
+        let mut file = match stored::open(&self.path, self.position) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if packed::is_damage(&error) => {
+                verifier.unreadable(error.to_string());
+                return Ok(true);
+            }
+            file => file.map_err(failed)?,
+        };
         let mut chunk = vec![0; CHUNK];
         let mut held: Vec<u8> = Vec::new();
         loop {
-            let count = file.read_at(&mut chunk, self.position + held.len() as u64).map_err(failed)?;
+            let count = match file.read(&mut chunk) {
+                Err(error) if packed::is_damage(&error) => {
+                    verifier.unreadable(error.to_string());
+                    return Ok(true);
+                }
+                count => count.map_err(failed)?,
+            };
             held.extend_from_slice(chunk.get(..count).unwrap_or_default());
             let whole = if to_the_end { held.len() } else { whole(self.position, &held) };
             verifier.push(held.get(..whole).unwrap_or_default(), sink);
@@ -95,7 +114,7 @@ impl Current {
             self.position += whole as u64;
             // What cannot be read yet may be a record of which more comes, up to the longest there is.
             if count == 0 || verifier.has_failed() || (whole == 0 && held.len() > 2 * CHUNK) {
-                return Ok(());
+                return Ok(true);
             }
         }
     }

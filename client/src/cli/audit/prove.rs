@@ -47,7 +47,12 @@ fn stored_proof(dir: &Path, args: &ProveArgs, global: &Global, environment: &Env
     let (checkpoint, note) = checkpoint(&args.checkpoint, args.size)?;
     let mut path = PathBuilder::new(index, checkpoint.size).ok_or_else(|| outside(index, &checkpoint))?;
     let mut leaf = None;
-    let log = LogArgs { dir: dir.to_owned(), checkpoint: args.checkpoint.clone(), receipt: args.receipt.clone() };
+    let log = LogArgs {
+        dir: dir.to_owned(),
+        archive: args.archive.clone(),
+        checkpoint: args.checkpoint.clone(),
+        receipt: args.receipt.clone(),
+    };
     let (mut begins, mut begun) = (None, true);
     let source = stored::intact(&log, global, environment, &mut |sealed| {
         if begins.is_none() {

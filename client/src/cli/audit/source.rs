@@ -119,7 +119,7 @@ pub(super) fn events(
     sink: &mut dyn FnMut(SealedEvent),
 ) -> Result<Source, Failure> {
     match query.stored() {
-        Some(log) if query.danger_unverified => stored::unverified(&log.dir, sink),
+        Some(log) if query.danger_unverified => stored::unverified(&log.directories(), sink),
         Some(log) => stored::intact(&log, global, environment, sink),
         None => live::events(range, global, environment, sink),
     }

@@ -3,12 +3,14 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::Read as _,
+    io::{self, Read, Seek as _, SeekFrom},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use indicatif::ProgressBar;
+use packed::Unpack;
 use transcode_confidential::{
     audit::{
         decode_leaf,
@@ -55,7 +57,7 @@ pub(super) fn verify(
         let evidence = Evidence::receipt(&receipt_bytes(files::read(path)?));
         verifier.expect(evidence.map_err(|error| Failure::file(path, &error))?);
     }
-    let segments = Segments::of(&log.dir)?;
+    let segments = Segments::of(&log.directories())?;
     let bar = segments.bar();
     ahead::verify(segments.files.values(), &mut verifier, &bar, sink)
         .map_err(|(path, error)| Failure::file(&path, &error))?;
@@ -98,8 +100,8 @@ pub(super) fn not_intact(report: &Report) -> Failure {
 }
 
 /// Reads whatever looks like an event.
-pub(super) fn unverified(dir: &Path, sink: &mut dyn FnMut(SealedEvent)) -> Result<Source, Failure> {
-    let segments = Segments::of(dir)?;
+pub(super) fn unverified(dirs: &[PathBuf], sink: &mut dyn FnMut(SealedEvent)) -> Result<Source, Failure> {
+    let segments = Segments::of(dirs)?;
     read_unverified(&segments, sink)?;
     Ok(Source::unverified(ignored_note(&segments.ignored)))
 }
@@ -163,34 +165,45 @@ enum Step<'a> {
     Bytes(&'a [u8]),
 }
 
-/// The segment files of a directory, in the order of the log.
+/// The segment files of some directories, in the order of the log; of a segment that is there more than once, as it is while
+/// it is being moved, the file of the first directory, and there the one that is not packed.
 pub(super) struct Segments {
     files: BTreeMap<String, (SegmentName, PathBuf)>,
     ignored: Vec<String>,
 }
 
 impl Segments {
-    pub(super) fn of(dir: &Path) -> Result<Self, Failure> {
-        let at = |error: std::io::Error| Failure::file(dir, &error);
+    pub(super) fn of(dirs: &[PathBuf]) -> Result<Self, Failure> {
         let mut segments = Self { files: BTreeMap::new(), ignored: Vec::new() };
-        for entry in fs::read_dir(dir).map_err(at)? {
-            let path = entry.map_err(at)?.path();
-            if path.extension().is_none_or(|extension| extension != "seg") {
-                continue;
-            }
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match name.parse::<SegmentName>() {
-                Ok(segment) => {
-                    segments.files.insert(name, (segment, path));
-                }
-                Err(_) => segments.ignored.push(name),
-            }
+        for dir in dirs {
+            segments.add(dir).map_err(|error| Failure::file(dir, &error))?;
         }
         segments.ignored.sort();
         if segments.files.is_empty() {
-            return Err(Failure::file(dir, &"holds no log: no segment files (*.seg)"));
+            let dir = dirs.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
+            return Err(Failure::file(dir, &"holds no log: no segment files (*.seg, *.seg.gz)"));
         }
         Ok(segments)
+    }
+
+    fn add(&mut self, dir: &Path) -> io::Result<()> {
+        let mut paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        // What is packed sorts behind what is not.
+        paths.sort();
+        for path in paths {
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = file.strip_suffix(packed::SUFFIX).unwrap_or(&file);
+            if !name.ends_with(".seg") {
+                continue;
+            }
+            match name.parse::<SegmentName>() {
+                Ok(segment) => {
+                    self.files.entry(name.to_owned()).or_insert((segment, path));
+                }
+                Err(_) => self.ignored.push(file),
+            }
+        }
+        Ok(())
     }
 
     /// Names and paths.
@@ -213,12 +226,14 @@ impl Segments {
                 break;
             }
             let at = |error: std::io::Error| Failure::file(path, &error);
-            let mut file = File::open(path).map_err(at)?;
+            let mut file = Content { path, reader: None };
             loop {
-                let read = file.read(&mut chunk).map_err(at)?;
-                if read == 0 {
-                    break;
-                }
+                let read = match file.read(&mut chunk) {
+                    Ok(0) => break,
+                    Ok(read) => read,
+                    Err(error) if packed::is_damage(&error) => break,
+                    Err(error) => return Err(at(error)),
+                };
                 if !take(Step::Bytes(chunk.get(..read).unwrap_or_default())) {
                     break 'files;
                 }
@@ -227,6 +242,38 @@ impl Segments {
         }
         bar.finish_and_clear();
         Ok(())
+    }
+}
+
+/// Opens a segment file, packed or not, at a position in the segment.
+pub(super) fn open(path: &Path, position: u64) -> io::Result<Box<dyn Read>> {
+    let mut file = File::open(path)?;
+    if path.extension().is_none_or(|extension| extension == "seg") {
+        file.seek(SeekFrom::Start(position))?;
+        return Ok(Box::new(file));
+    }
+    let mut trailer = [0; 4];
+    // A file without a trailer is none that was packed, which is found when it is read.
+    if let Some(place) = file.metadata()?.len().checked_sub(4) {
+        file.read_exact_at(&mut trailer, place)?;
+    }
+    let mut unpack = Unpack::new(file, packed::length(trailer))?;
+    unpack.skip(position)?;
+    Ok(Box::new(unpack))
+}
+
+/// A segment file that is opened when it is read: what is wrong with its beginning is found like the rest.
+struct Content<'p> {
+    path: &'p Path,
+    reader: Option<Box<dyn Read>>,
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match &mut self.reader {
+            Some(reader) => reader.read(bytes),
+            None => self.reader.insert(open(self.path, 0)?).read(bytes),
+        }
     }
 }
 
@@ -247,7 +294,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("notes.txt"), "x").unwrap();
         fs::write(dir.path().join("mine.seg"), "x").unwrap();
-        let failure = Segments::of(dir.path()).err().unwrap();
+        let failure = Segments::of(&[dir.path().to_owned()]).err().unwrap();
         assert_eq!(failure.exit, Exit::Malformed);
     }
 }

@@ -32,7 +32,12 @@ pub(super) fn tail(
         None => at_server(args, global, environment, &mut printer, err)?,
         Some(_) if args.follow => return growing(args, global, environment, &mut printer),
         Some(dir) => {
-            let log = LogArgs { dir: dir.clone(), checkpoint: Vec::new(), receipt: Vec::new() };
+            let log = LogArgs {
+                dir: dir.clone(),
+                archive: args.archive.clone(),
+                checkpoint: Vec::new(),
+                receipt: Vec::new(),
+            };
             let mut last: VecDeque<AuditEvent> = VecDeque::new();
             let source = stored::intact(&log, global, environment, &mut |sealed| {
                 keep(&mut last, sealed.event, args);
@@ -85,8 +90,8 @@ fn growing(
     environment: &Environment,
     printer: &mut Printer<'_>,
 ) -> Result<Done, Failure> {
-    let dir = args.dir.as_deref().unwrap_or_else(|| std::path::Path::new("."));
-    let mut growing = Growing::open(dir, connection::root(global)?, connection::image_policy(global, environment)?);
+    let dirs = args.dir.iter().chain(&args.archive).cloned().collect();
+    let mut growing = Growing::open(dirs, connection::root(global)?, connection::image_policy(global, environment)?);
     let mut last = VecDeque::new();
     growing.read(&mut |sealed| keep(&mut last, sealed.event, args))?;
     let mut news: Vec<AuditEvent> = last.into();

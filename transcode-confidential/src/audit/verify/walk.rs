@@ -183,6 +183,13 @@ impl LogVerifier {
         }
     }
 
+    /// The rest of the current segment cannot be had: its file is damaged in a way that leaves no bytes to push.
+    pub fn unreadable(&mut self, what: impl Into<String>) {
+        if self.failure.is_none() && self.current.as_ref().is_some_and(|segment| !segment.passed_over) {
+            self.fail(damaged(what));
+        }
+    }
+
     /// The chain's head at the last seal: where an enclave that accepts the log goes on.
     pub const fn sealed_chain(&self) -> &Chain {
         &self.sealed_chain
