@@ -2,21 +2,24 @@
 
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use client::{
     ClientError,
-    session::{CallerAttestor, CallerDocument, CallerKey, SessionError},
+    session::{CallerAttestor, CallerDocument, CallerKey, RequestBody, SessionError, empty},
 };
 use enclave_app::nsm::{AttestationRequest, Nsm as _};
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
 use testkit::{
     nsm::{MockHypervisor, MockImage, MockNsm, Mode},
     world::{Caller, World, people::grant},
 };
 use transcode_confidential::{
-    attestation::{Measurements, Purpose, UserData},
+    attestation::{Measurements, Purpose, UserData, caller_nonce},
     audit::{AuditEventType, EventBody},
     ids::{Epoch, LogId},
     protocol::{
-        api::ErrorCode,
+        api::{self, ApiError, CallerChallenge, ErrorCode},
         policy::{CallerImages, Operation},
     },
     time::SystemClock,
@@ -196,5 +199,26 @@ async fn a_document_of_another_session_answers_nothing() {
     // Genuine, fresh, of the right image, purpose and log; made a moment ago for another connection.
     let error = cloud(&world, Relay(overheard)).client.list_keys().await.unwrap_err();
     assert!(matches!(error, ClientError::Session(SessionError::CallerNotAttested(_))), "{error}");
+    world.check().intact();
+}
+
+#[tokio::test]
+async fn a_document_for_another_session_is_refused_even_where_it_answers_this_ones_challenge() {
+    let world = world().await;
+    // Whoever stands between a caller and the enclave may hand on the challenge of its own session.
+    let session = world.caller("cloud").client.session().clone();
+    let timeouts = session.settings().timeouts.clone();
+    let mut connection = session.connection().await.unwrap();
+    let ask = Request::post(api::CALLER_CHALLENGE).body(empty()).unwrap();
+    let asked = connection.fetch(ask, 1 << 16, &timeouts).await.unwrap();
+    let CallerChallenge { challenge } = serde_json::from_slice(asked.body()).unwrap();
+    let nonce = caller_nonce(&[9; 32], challenge.as_bytes());
+    let user_data = UserData::Caller { log_id: world.serving().log_id }.encode();
+    let transcoder = Transcoder::on(world.hypervisor.launch(&image()));
+    let document = Bytes::from(transcoder.attest(nonce.as_bytes(), &user_data).await.unwrap());
+    let body: RequestBody = Full::new(document).map_err(|never| match never {}).boxed_unsync();
+    let answer = connection.fetch(Request::put(api::CALLER).body(body).unwrap(), 1 << 16, &timeouts).await.unwrap();
+    let refused: ApiError = serde_json::from_slice(answer.body()).unwrap();
+    assert_eq!(refused.code, ErrorCode::CallerRefused);
     world.check().intact();
 }

@@ -1,10 +1,15 @@
 //! Requests that are sent again under the same idempotency key.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use client::session::RequestBody;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use testkit::world::{Caller, World, key_id};
+use testkit::{
+    parent::{Appends, Script},
+    world::{Caller, Plan, World, key_id},
+};
 use transcode_confidential::{
     audit::AuditEventType,
     ids::{KeyVersion, Sequence},
@@ -137,4 +142,25 @@ async fn a_policy_that_is_handed_over_again_is_answered_again() {
     assert_eq!((again.version, again.receipt.0.sequence), (first.version, first.receipt.0.sequence));
     assert_eq!(code(client.put_policy(document).await), ErrorCode::Unverified, "without the key it is only old");
     world.check().intact();
+}
+
+#[tokio::test]
+async fn what_is_asked_again_before_it_is_durable_is_answered_when_it_is() {
+    let mut plan = Plan::scripted();
+    plan.limits.audit_wait_ms = 4000;
+    let world = World::with(plan).await;
+    let operator = world.operator();
+    operator.generate(FILM).await.unwrap();
+    let client = operator.client.repeatable_as("end");
+    let revoke = || async { client.revoke_key(&key_id(FILM)).await };
+    world.scripted().script(|script| script.appends = Appends::Hold);
+    for _ in 0..2 {
+        assert_eq!(code(revoke().await), ErrorCode::AuditUnavailable, "in force, and not on a durable record");
+    }
+    let (again, ()) = tokio::join!(revoke(), async {
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        world.scripted().script(|script| *script = Script::default());
+    });
+    world.acknowledged.keep(again.unwrap().receipt.0);
+    assert_eq!(world.check().intact().of_type(AuditEventType::KeyRevoked).len(), 1);
 }
