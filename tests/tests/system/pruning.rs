@@ -21,7 +21,8 @@ use crate::{
 };
 
 /// Two epochs with keys and uses, and a snapshot behind them.
-async fn written(plan: Plan) -> (World, Vec<u8>, Sequence) {
+async fn written(mut plan: Plan) -> (World, Vec<u8>, Sequence) {
+    plan.limits.audit_wait_ms = plan.limits.audit_wait_ms.max(10_000);
     let mut world = World::with(plan).await;
     let operator = world.operator();
     operator.generate("content-key-1").await.unwrap();
@@ -144,9 +145,7 @@ async fn nothing_is_given_up_while_a_key_cannot_be_unwrapped() {
 
 #[tokio::test]
 async fn the_parent_is_not_told_to_drop_anything_before_the_record_of_it_is_durable() {
-    let mut plan = Plan::scripted();
-    plan.limits.audit_wait_ms = 10_000;
-    let (mut world, ..) = written(plan).await;
+    let (mut world, ..) = written(Plan::scripted()).await;
     let operator = world.operator();
     operator.client.log().await.unwrap();
     let told = |world: &World| world.scripted().requests().into_iter().filter(|kind| *kind == "prune").count();

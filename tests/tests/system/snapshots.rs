@@ -21,8 +21,13 @@ use transcode_confidential::{
     protocol::host::APPEND_LIMIT,
 };
 
+/// For a disk that has other things to do.
+const PATIENCE_MS: u64 = 60_000;
+
 /// A log of some length, whose second epoch begins with a snapshot near its end; the enclave is stopped.
-async fn written(plan: Plan) -> (World, Vec<u8>) {
+async fn written(mut plan: Plan) -> (World, Vec<u8>) {
+    // Nothing here is about patience.
+    plan.limits.audit_wait_ms = PATIENCE_MS;
     let mut world = World::with(plan).await;
     let operator = world.operator();
     let policy = KeyRotationPolicy { max_uses: 1000, ..KeyRotationPolicy::default() };
@@ -213,6 +218,7 @@ async fn a_snapshot_by_an_image_that_is_not_accepted_is_refused() {
 #[tokio::test]
 async fn snapshots_are_taken_by_themselves_and_at_a_clean_end() {
     let mut plan = Plan::default();
+    plan.limits.audit_wait_ms = PATIENCE_MS;
     plan.limits.sweep_secs = 1;
     plan.log.snapshot_events = 16;
     let mut world = World::with(plan).await;
@@ -306,7 +312,9 @@ fn with_records(bytes: &[u8], records: &[Record]) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_of_more_than_one_request_is_staged_whole_and_whatever_is_done_to_its_parts_shows() {
-    let mut world = World::start().await;
+    let mut plan = Plan::default();
+    plan.limits.audit_wait_ms = PATIENCE_MS;
+    let mut world = World::with(plan).await;
     let image = world.image().clone();
     let ids: Vec<String> = (0..8).map(|n| format!("content-{n}-{}", "x".repeat(110))).collect();
     let mut lives = Vec::new();
