@@ -10,6 +10,8 @@ use anyhow::{Context as _, ensure};
 /// The only target: Nitro images of AArch64 are not built here.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "enclave";
+/// A program header that names an interpreter (elf(5)).
+const PT_INTERP: usize = 3;
 /// What the caller's environment may not decide, by the beginning of the name.
 const IGNORED: [&str; 14] = [
     "RUSTFLAGS",
@@ -104,6 +106,27 @@ impl Workshop {
     }
 }
 
+/// Writes a program so that it can be run.
+pub(crate) fn write(path: &Path, program: &[u8]) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, program).with_context(|| format!("writing {}", path.display()))?;
+    Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?)
+}
+
+/// Whether a program is what an image can start: ELF, and without an interpreter (`ld.so`), which no image has.
+pub(crate) fn is_static(program: &[u8]) -> bool {
+    let number = |at: usize, bytes: usize| {
+        let field = program.get(at..at.checked_add(bytes)?)?;
+        Some(field.iter().rev().fold(0_usize, |number, byte| number << 8 | usize::from(*byte)))
+    };
+    let interpreted = || {
+        let (table, size, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
+        let mut kinds = (0..count).map(|entry| number(table.checked_add(entry * size)?, 4));
+        Some(kinds.any(|kind| kind == Some(PT_INTERP)))
+    };
+    program.starts_with(b"\x7fELF") && interpreted() == Some(false)
+}
+
 /// Options that put names in the places of paths. Of several that fit, compilers take the last: a place inside of another one
 /// comes after it.
 fn mapped(option: &str, places: [(&Path, &str); 3]) -> Vec<String> {
@@ -118,8 +141,25 @@ fn variable(name: &str) -> Option<std::ffi::OsString> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// An ELF header with one program header of a kind.
+    pub(crate) fn elf(kind: u8, content: &[u8]) -> Vec<u8> {
+        let mut program = vec![0; 0x78];
+        program[..4].copy_from_slice(b"\x7fELF");
+        (program[0x20], program[0x36], program[0x38], program[0x40]) = (0x40, 0x38, 1, kind);
+        [&program, content].concat()
+    }
+
+    #[test]
+    fn a_program_that_needs_an_interpreter_is_not_static() {
+        assert!(is_static(&elf(1, b"")));
+        assert!(!is_static(&elf(3, b"")));
+        assert!(!is_static(b"#!/bin/sh") && !is_static(b"\x7fELF"));
+        // This one is linked as usual.
+        assert!(!is_static(&std::fs::read(std::env::current_exe().unwrap()).unwrap()));
+    }
 
     #[test]
     fn a_target_directory_inside_of_the_sources_keeps_its_own_name() {

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha384};
 use transcode_confidential::attestation::{PcrIndex, Pcrs};
 
 use crate::{
-    binary::Workshop,
+    binary::{self, Workshop},
     configuration,
     image::Image,
     measure, ramdisk,
@@ -65,7 +65,7 @@ pub(crate) fn build(order: &Order) -> anyhow::Result<(Pcrs, u64)> {
         Some(path) => std::fs::read(path).with_context(|| format!("reading {}", path.display()))?,
         None => workshop.build("enclave-app")?,
     };
-    ensure!(program.starts_with(b"\x7fELF"), "the program is no ELF file");
+    ensure!(binary::is_static(&program), "the program is no static ELF file, and an image has no libraries");
 
     let scratch = tempfile::tempdir()?;
     let ramdisks = [
@@ -188,12 +188,9 @@ fn assemble(
 
 /// For those who put program and configuration into an image in another way (Dockerfile.enclave).
 fn leave_contents(workshop: &Workshop, program: &[u8], configuration: &str) -> anyhow::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
     let folder = workshop.file("target/eif");
     std::fs::create_dir_all(&folder)?;
-    let path = folder.join("enclave-app");
-    std::fs::write(&path, program)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    binary::write(&folder.join("enclave-app"), program)?;
     Ok(std::fs::write(folder.join("enclave.toml"), configuration)?)
 }
 
@@ -202,7 +199,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::{configuration::tests::GOOD, diff, signer};
+    use crate::{binary::tests::elf, configuration::tests::GOOD, diff, signer};
 
     /// A folder with everything that a build takes, none of it real.
     struct Bench(tempfile::TempDir);
@@ -213,7 +210,7 @@ mod tests {
             bench.put("vmlinuz", b"kernel");
             bench.put("vsock.ko", b"\x7fELF vsock");
             bench.put("nsm.ko", b"\x7fELF nsm");
-            bench.put("program", b"\x7fELF program");
+            bench.put("program", &elf(1, b"program"));
             bench.put("enclave.toml", GOOD.as_bytes());
             bench.put("Cargo.lock", b"");
             bench
@@ -269,7 +266,7 @@ mod tests {
         let (bytes, pcrs) = bench.build();
         for (name, content, changed, part) in [
             ("enclave.toml", GOOD.replace("4096", "4097").into_bytes(), vec![0, 2], "enclave.toml"),
-            ("program", b"\x7fELF another".to_vec(), vec![0, 2], "init"),
+            ("program", elf(1, b"another"), vec![0, 2], "init"),
             ("vmlinuz", b"another kernel".to_vec(), vec![0, 1], "kernel"),
             ("nsm.ko", b"\x7fELF another".to_vec(), vec![0, 1], "modules/01-nsm.ko"),
         ] {
@@ -316,7 +313,7 @@ mod tests {
         let (one, other) = (Image::parse(&first).unwrap(), Image::parse(&second).unwrap());
         signer::check(one.signature.as_ref().unwrap(), &pcrs).unwrap();
         signer::check(other.signature.as_ref().unwrap(), &pcrs).unwrap();
-        bench.put("program", b"\x7fELF another");
+        bench.put("program", &elf(1, b"another"));
         let (another, _) = build(&bench.order()).unwrap();
         let error = signer::check(one.signature.as_ref().unwrap(), &another).unwrap_err();
         assert!(error.to_string().contains("of another image"), "{error}");
@@ -327,6 +324,9 @@ mod tests {
         let bench = Bench::new();
         bench.put("nsm.ko", b"\xfd7zXZ");
         assert!(build(&bench.order()).unwrap_err().to_string().contains("xz -d"));
+        let bench = Bench::new();
+        bench.put("program", &elf(3, b"needs ld.so"));
+        assert!(build(&bench.order()).unwrap_err().to_string().contains("no static ELF file"));
         let bench = Bench::new();
         bench.put("enclave.toml", GOOD.replace("vsock:any:5000", "unix:/x").as_bytes());
         let error = build(&bench.order()).unwrap_err().to_string();

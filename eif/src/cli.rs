@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use transcode_confidential::attestation::{Measurements, PcrIndex, Pcrs};
 
 use crate::{
-    binary::Workshop,
+    binary::{self, Workshop},
     build::{self, Order},
     cpio::{Archive, Entry},
     diff,
@@ -103,9 +103,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Build(build) => make(build),
         Command::Program { package, output } => {
-            std::fs::write(&output, Workshop::of(root())?.build(&package)?)
-                .with_context(|| format!("writing {}", output.display()))?;
-            Ok(ExitCode::SUCCESS)
+            binary::write(&output, &Workshop::of(root())?.build(&package)?).map(|()| ExitCode::SUCCESS)
         }
         Command::Verify { image, measurements } => verify(&image, measurements),
         Command::Diff { one, other } => {

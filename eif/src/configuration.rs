@@ -76,7 +76,7 @@ fn refused(text: &str, error: &ConfigError) -> Mistake {
             named.and_then(|key| line_of(text, "key_defaults", key)).or_else(|| section(text, "key_defaults"))
         }
         ConfigError::Deployment => line_of(text, "", "deployment"),
-        ConfigError::ZeroLimit(name) => line_of(text, "limits", name),
+        ConfigError::ZeroLimit(name) => line_of(text, "limits", name).or_else(|| line_of(text, "log", name)),
         _ => None,
     };
     Mistake { line: place, what: error.to_string() }
@@ -129,13 +129,29 @@ pub(crate) mod tests {
             ("vsock:3:5002", "vsock:4:5002", "egress: CID 4 is another machine"),
             ("vsock:any:5000", "tcp:0.0.0.0:5000", "listen: an image listens on vsock alone"),
             ("max_uses = 1048576", "max_uses = 0", "key_defaults"),
-            ("connections = 4096", "connections = 0", "limits: connections must not be 0"),
+            ("connections = 4096", "connections = 0", "connections must not be 0"),
+            ("snapshot_hours = 24", "snapshot_hours = 0", "snapshot_hours must not be 0"),
+            ("snapshot_hours = 24", "snapshot_hours = \"daily\"", "expected"),
             ("label = \"1.0.0\"\npcr0 = \"1", "label = \"1.0.0\"\npcr0 = \"x", "predecessor"),
         ] {
             let found = mistakes(from, to);
             let line = format!("line {}: ", at(from));
             assert!(found[0].starts_with(&line) && found[0].contains(says), "{to}: {found:?}, expected {line}{says}");
         }
+    }
+
+    #[test]
+    fn the_example_is_good_once_it_has_a_certificate_and_the_defaults_in_its_comments_are_the_defaults() {
+        let certificate = GOOD.split("\"\"\"").nth(1).unwrap().trim_start();
+        let (before, rest) = include_str!("../enclave.example.toml").split_once("-----BEGIN").unwrap();
+        let (_, after) = rest.split_once("END CERTIFICATE-----\n").unwrap();
+        let example = format!("{before}{certificate}{after}");
+        let (stated, defaults) = example.split_once("# The defaults:\n").unwrap();
+        let defaults = defaults.lines().filter(|line| !line.ends_with(':')).map(|line| line.trim_start_matches("# "));
+        let spelled_out = format!("{stated}{}", defaults.collect::<Vec<_>>().join("\n"));
+        assert!(spelled_out.contains("\nsnapshot_hours"), "{spelled_out}");
+        let read = |text: &str| format!("{:?}", check(text).unwrap());
+        assert_eq!(read(&spelled_out), read(&example));
     }
 
     #[test]

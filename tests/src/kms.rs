@@ -229,6 +229,11 @@ impl MockKms {
     pub fn reveal(&self, wrapped: &[u8]) -> Option<Vec<u8>> {
         self.service.state().reveal(wrapped)
     }
+
+    /// The plaintexts of all keys that this KMS wrapped and can still unwrap.
+    pub fn given_out(&self) -> Vec<Vec<u8>> {
+        self.service.state().given_out()
+    }
 }
 
 impl Drop for MockKms {

@@ -68,6 +68,9 @@ pub(super) struct Host {
     pub(super) signer: Arc<DocumentSigner>,
 }
 
+/// What a launcher hears, once it does.
+pub(super) type Greeting = mpsc::Receiver<std::io::Result<u8>>;
+
 /// A machine that runs, or has ended.
 pub(super) struct Machine {
     qemu: Process,
@@ -99,6 +102,15 @@ impl Host {
     /// Boots an image with so much memory and waits until it has told its launcher that it runs; gives the machine and how long
     /// that took. Its console goes to a file of that name.
     pub(super) fn boot(&self, image: &Path, memory_mib: u32, name: &str) -> anyhow::Result<(Machine, Duration)> {
+        let (mut machine, greeting) = self.launch(image, memory_mib, name)?;
+        let said = wait("the greeting of the enclave", &mut machine, || greeting.try_recv().ok())?;
+        ensure!(said.context("the launcher")? == HEARTBEAT, "it greeted with another byte");
+        let took = machine.started.elapsed();
+        Ok((machine, took))
+    }
+
+    /// The same without waiting; gives the machine and what its launcher hears.
+    pub(super) fn launch(&self, image: &Path, memory_mib: u32, name: &str) -> anyhow::Result<(Machine, Greeting)> {
         let (socket, console) = (self.dir.join("dev"), self.dir.join(format!("{name}.console")));
         let launcher_path = self.dir.join(format!("vm_{LAUNCHER_PORT}"));
         for stale in [&socket, &self.vsock(), &launcher_path] {
@@ -131,13 +143,10 @@ impl Host {
                 .arg(image),
             &self.dir.join(format!("{name}.qemu")),
         )?;
-        let mut machine = Machine { qemu, _vsock: vsock, console, started };
+        let machine = Machine { qemu, _vsock: vsock, console, started };
         let (heard, greeting) = mpsc::sync_channel(1);
         thread::spawn(move || heard.send(greet(&launcher)));
-        let said = wait("the greeting of the enclave", &mut machine, || greeting.try_recv().ok())?;
-        ensure!(said.context("the launcher")? == HEARTBEAT, "it greeted with another byte");
-        let took = machine.started.elapsed();
-        Ok((machine, took))
+        Ok((machine, greeting))
     }
 }
 

@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use client::kms_policy::PolicyRequest;
 use enclave_app::kms::KeyArn;
 use serde_json::{Value, json};
 use transcode_confidential::attestation::Measurements;
@@ -17,6 +16,7 @@ use transcode_confidential::attestation::Measurements;
 use super::{
     Tools,
     machine::{Host, PATIENCE, Process},
+    say, trust,
 };
 use crate::{
     kms::{MockKms, MockKmsOptions},
@@ -27,6 +27,26 @@ const ROLE: &str = "enclave-host";
 const REGION: &str = "eu-west-1";
 /// The parent's CID as QEMU has it; on EC2 it is 3.
 const PARENT: u32 = 2;
+/// In the order in which they load.
+const MODULES: [&str; 5] =
+    ["vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport", "nsm", "virtio_mmio"];
+
+/// What an image is made of, besides what all have in common.
+pub(super) struct Recipe {
+    /// One of the programs below.
+    pub(super) program: &'static str,
+    /// A module that is left out.
+    pub(super) without: Option<&'static str>,
+    /// The end of its configuration.
+    pub(super) more: String,
+}
+
+/// The program that ships, with the test's roots in the places of AWS's.
+pub(super) const TESTED: &str = "program-tested";
+/// The program that ships.
+pub(super) const SHIPPED: &str = "program-shipped";
+/// The program that ships, with nothing in the place of AWS's root.
+pub(super) const ROOTLESS: &str = "program-rootless";
 
 /// An image, and what it measures.
 pub(super) struct Image {
@@ -48,6 +68,8 @@ pub(super) struct Stage {
     key: KeyArn,
     ca: String,
     authority: String,
+    /// Secret parts of all credentials that a proxy was given.
+    credentials: Vec<Vec<u8>>,
     pub(super) proxy: Option<Process>,
     /// Where clients remember the log; another log needs another memory, or they refuse it.
     pub(super) memory: &'static str,
@@ -59,17 +81,17 @@ impl Stage {
         for name in ["policies", "state", "other-state", "images"] {
             std::fs::create_dir(dir.join(name))?;
         }
-        let pki = MockPki::load(&tools.roots);
+        let pki = MockPki::generate_of_length(trust::nsm_root_length());
         std::fs::write(dir.join("nsm-root.pem"), pki.root_pem())?;
         let mut options = MockKmsOptions::new(pki.trust_root());
         options.region = REGION.to_owned();
-        options.state_file = Some(kms_state(&tools.roots));
         let kms = MockKms::start(options).await;
+        programs(&dir, &tools.program, pki.trust_root().der(), &kms.authority_pem())?;
         let key = kms.create_key(json!({ "Version": "2012-10-17", "Statement": [] }));
         let host = Host { dir, tools, signer: Arc::new(DocumentSigner::new(pki)) };
         host.serve_signatures()?;
-        let mut stage =
-            Self { host, kms, key, ca: String::new(), authority: String::new(), proxy: None, memory: "state" };
+        let (ca, authority, credentials) = (String::new(), String::new(), Vec::new());
+        let mut stage = Self { host, kms, key, ca, authority, credentials, proxy: None, memory: "state" };
         let pki = stage.path("pki");
         stage.must(&["pki", "init", "--dir", &pki])?;
         for name in ["operator", "transcoder"] {
@@ -89,10 +111,10 @@ impl Stage {
         self.host.dir.join(name).to_string_lossy().into_owned()
     }
 
-    /// Builds an image of a configuration that differs from the others' by this text at its end, with `cargo eif` as anybody
-    /// does; has `cargo eif verify` confirm what it measures.
-    pub(super) fn build(&self, name: &str, more: &str) -> anyhow::Result<Image> {
-        let Tools { eif, program, kernel, .. } = &*self.host.tools;
+    /// Builds an image with `cargo eif` as anybody does; has `cargo eif verify` confirm what it measures.
+    pub(super) fn build(&self, name: &str, recipe: Recipe) -> anyhow::Result<Image> {
+        let Tools { eif, kernel, .. } = &*self.host.tools;
+        let Recipe { program, without, more } = recipe;
         let config = self.host.dir.join("images").join(format!("{name}.toml"));
         let text = format!(
             "deployment = \"boot-test\"\nkms_key_arn = \"{}\"\npolicy_authority = \"{}\"\nclient_ca = \"\"\"\n{}\"\"\"\n\n\
@@ -103,10 +125,13 @@ impl Stage {
         );
         std::fs::write(&config, text)?;
         let (path, measurements) = (config.with_extension("eif"), config.with_extension("json"));
-        let modules =
-            ["vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport", "nsm", "virtio_mmio"];
+        let modules = MODULES.iter().filter(|module| Some(**module) != without);
         let mut command = Command::new(eif);
-        command.args(["build", "--label", name, "--config"]).arg(&config).arg("--program").arg(program);
+        command
+            .args(["build", "--label", name, "--config"])
+            .arg(&config)
+            .arg("--program")
+            .arg(self.host.dir.join(program));
         command.arg("--kernel").arg(kernel.join("vmlinuz")).arg("--modules");
         command.args(modules.map(|module| kernel.join("modules").join(format!("{module}.ko"))));
         command.arg("--measurements").arg(&measurements).arg("-o").arg(&path);
@@ -120,14 +145,34 @@ impl Stage {
         Ok(Image { path, measurements, expected })
     }
 
-    /// Has KMS give keys to these images and to nobody else, by the policy that the client generates.
+    /// What `cargo eif diff` finds between two images.
+    pub(super) fn differences(&self, one: &Image, other: &Image) -> anyhow::Result<Vec<String>> {
+        let output = Command::new(&self.host.tools.eif).arg("diff").args([&one.path, &other.path]).output()?;
+        ensure!(output.status.code() == Some(1), "cargo eif diff: {}", output.status);
+        Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
+    }
+
+    /// Has KMS give keys to these images and to nobody else, by the policy that the client generates from their
+    /// measurements.json and accepts when it is asked to look for ways around.
     pub(super) fn let_in(&self, images: &[&Image]) -> anyhow::Result<()> {
-        let all = images.iter().map(|image| image.expected.clone()).reduce(Measurements::and).context("an image")?;
         let (role, admin) = (self.kms.role_arn(ROLE), self.kms.role_arn("kms-admin"));
-        let request = PolicyRequest::new(&all, self.key.as_str(), &role, &[admin])?;
-        self.kms.put_key_policy(&self.key, request.key_policy()?);
-        self.kms.put_role_policy(ROLE, request.role_policy()?);
+        let measurements: Vec<_> = images.iter().map(|image| image.measurements.to_string_lossy()).collect();
+        let mut args: Vec<&str> = measurements.iter().flat_map(|file| ["--measurements", file]).collect();
+        args.extend(["policy", "kms", "generate", "--key-arn", self.key.as_str(), "--role", &role, "--admin", &admin]);
+        let made = self.must(&args)?;
+        let file = self.path("key-policy.json");
+        std::fs::write(&file, made["key_policy"].to_string())?;
+        self.must(&["policy", "kms", "lint", &file])?;
+        self.kms.put_key_policy(&self.key, made["key_policy"].clone());
+        self.kms.put_role_policy(ROLE, made["role_policy"].clone());
         Ok(())
+    }
+
+    /// What nobody may read on a console: the parent's credentials, and every key that KMS gave out.
+    pub(super) fn secrets(&self) -> Vec<Vec<u8>> {
+        let mut secrets = self.kms.given_out();
+        secrets.extend(self.credentials.iter().cloned());
+        secrets
     }
 
     /// Starts the real proxy over an empty or an older log.
@@ -135,6 +180,8 @@ impl Stage {
         self.proxy = None;
         let _ = std::fs::create_dir(self.path(segments));
         let credentials = self.kms.issue_credentials(ROLE, Duration::from_secs(12 * 3600));
+        self.credentials
+            .extend([&credentials.secret_access_key, &credentials.session_token].map(|text| text.clone().into_bytes()));
         let vsock = self.host.vsock().display().to_string();
         let text = format!(
             "enclave = \"unix:{vsock}:5000\"\n\n[relay]\nlisten = [\"unix:{}\"]\n\n\
@@ -206,9 +253,19 @@ impl Stage {
     }
 }
 
-/// Where the mock KMS keeps its certificate authority from one run to the next.
-pub(super) fn kms_state(roots: &Path) -> PathBuf {
-    roots.join("kms-state.json")
+/// Lays the three programs out, and says in how much they differ.
+fn programs(dir: &Path, shipped: &Path, nsm_root: &[u8], kms_root: &str) -> anyhow::Result<()> {
+    let shipped = std::fs::read(shipped).with_context(|| format!("reading {}", shipped.display()))?;
+    let tested = trust::with_roots(&shipped, nsm_root, kms_root)?;
+    say!(
+        "program: {} bytes; tested as it ships but for {} bytes of two roots of trust",
+        shipped.len(),
+        trust::difference(&shipped, &tested)
+    );
+    for (name, program) in [(ROOTLESS, &trust::without_root(&shipped)?), (TESTED, &tested), (SHIPPED, &shipped)] {
+        std::fs::write(dir.join(name), program)?;
+    }
+    Ok(())
 }
 
 fn succeed(output: Output, what: &str) -> anyhow::Result<()> {

@@ -6,11 +6,16 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use transcode_confidential::attestation::PcrIndex;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::Value;
+use transcode_confidential::{
+    attestation::{PcrIndex, PcrValue},
+    ids::LogId,
+};
 
 use super::{
     Tools, say,
-    stage::{Image, Stage},
+    stage::{Image, ROOTLESS, Recipe, SHIPPED, Stage, TESTED},
 };
 
 /// What `docs/OPERATIONS.md` tells operators to give an enclave.
@@ -48,21 +53,34 @@ pub(super) fn play(tools: Tools, keep: Option<std::path::PathBuf>) -> anyhow::Re
 }
 
 fn tell(stage: &mut Stage) -> anyhow::Result<()> {
-    let shipped = stage.build("1.0.0", "[limits]\nconnections = 4096\n")?;
-    let successor = format!("[[predecessors]]\nlabel = \"1.0.0\"\n{}", predecessor(&shipped)?);
-    let upgraded = stage.build("1.1.0", &successor)?;
-    let changed = stage.build("changed", "[limits]\nconnections = 4097\n")?;
+    let limit = |connections: u32| format!("[limits]\nconnections = {connections}\n");
+    let image = |program, more: String| Recipe { program, without: None, more };
+    let tested = stage.build("1.0.0", image(TESTED, limit(4096)))?;
+    let shipped = stage.build("shipped", image(SHIPPED, limit(4096)))?;
+    let differences = stage.differences(&shipped, &tested)?;
+    ensure!(differences == ["application ramdisk: init differs (PCR0, PCR2)"], "tested and shipped: {differences:?}");
+    let successor = format!("[[predecessors]]\nlabel = \"1.0.0\"\n{}", predecessor(&tested)?);
+    let upgraded = stage.build("1.1.0", image(TESTED, successor))?;
+    let changed = stage.build("changed", image(TESTED, limit(4097)))?;
     let size = std::fs::metadata(&shipped.path)?.len();
-    say!("image: {:.1} MiB; registers as cargo eif verify computes them", size as f64 / f64::from(1 << 20));
+    say!(
+        "image: {:.1} MiB; registers as cargo eif verify computes them; with the shipped program it differs in `init` alone",
+        size as f64 / f64::from(1 << 20)
+    );
 
-    first_boot(stage, &shipped)?;
-    second_boot(stage, &shipped)?;
-    upgrade(stage, &shipped, &upgraded, &changed)?;
-    strangers(stage, &shipped, &changed)
+    let registers = first_boot(stage, &tested)?;
+    second_boot(stage, &tested, &registers)?;
+    upgrade(stage, &tested, &upgraded, &changed)?;
+    strangers(stage, &tested, &changed)?;
+    let rootless = stage.build("rootless", image(ROOTLESS, limit(4096)))?;
+    let driverless = Recipe { program: TESTED, without: Some("nsm"), more: limit(4096) };
+    let driverless = stage.build("driverless", driverless)?;
+    last_words(stage, &rootless, &driverless)?;
+    nothing_secret(stage)
 }
 
-/// The main job.
-fn first_boot(stage: &mut Stage, image: &Image) -> anyhow::Result<()> {
+/// The main job; gives PCR16 and PCR17 of the first epoch.
+fn first_boot(stage: &mut Stage, image: &Image) -> anyhow::Result<[String; 2]> {
     stage.let_in(&[image])?;
     stage.start_proxy("segments")?;
     let (mut machine, greeted) = stage.host.boot(&image.path, MEMORY_MIB, "first")?;
@@ -81,6 +99,9 @@ fn first_boot(stage: &mut Stage, image: &Image) -> anyhow::Result<()> {
         ensure!(found == Some(&expected.to_string()), "{index} is {found:?}, measured as {expected}");
     }
     ensure!(attested["epoch"] == 1, "the first epoch: {status}");
+    let log_id: LogId = status["log"]["log_id"].as_str().context("the log's id")?.parse()?;
+    let first_registers = own_registers(&status)?;
+    ensure!(first_registers[0] == PcrValue::ZERO.extended(log_id.as_bytes()).to_string(), "PCR16 is not of the log");
 
     stage.does("operator", image, &["keys", "generate", KEY])?;
     let (plain, sealed, opened) = (stage.path("plain"), stage.path("sealed"), stage.path("opened"));
@@ -111,14 +132,17 @@ fn first_boot(stage: &mut Stage, image: &Image) -> anyhow::Result<()> {
     stage.does("operator", image, &["keys", "rotate", KEY, "--receipt", &receipt])?;
     machine.kill();
     say!("attested, generated, encrypted, decrypted, rotated, revoked; the machine is killed");
-    Ok(())
+    Ok(first_registers)
 }
 
 /// The log goes on after a failure of power, in as little memory as there may be, and ends well when it is told to.
-fn second_boot(stage: &mut Stage, image: &Image) -> anyhow::Result<()> {
+fn second_boot(stage: &mut Stage, image: &Image, first_registers: &[String; 2]) -> anyhow::Result<()> {
     let (mut machine, _) = stage.host.boot(&image.path, LEAST_MEMORY_MIB, "second")?;
     let serving = machine.says("\"message\":\"serving\"")?;
     ensure!(serving.contains("\"epoch\":\"2\""), "the second epoch: {serving}");
+    let registers = own_registers(&stage.does("operator", image, &["status"])?)?;
+    ensure!(registers[0] == first_registers[0], "PCR16 is of another log");
+    ensure!(registers[1] != first_registers[1], "PCR17 is of the first epoch");
     let (sealed, opened) = (stage.path("sealed"), stage.path("opened"));
     moves(stage, image, &["decrypt", &sealed, "-o", &opened])?;
     ensure!(std::fs::read(&opened)? == std::fs::read(stage.path("plain"))?, "another content after the restart");
@@ -174,6 +198,49 @@ fn strangers(stage: &mut Stage, image: &Image, changed: &Image) -> anyhow::Resul
     machine.kill();
     say!("an image changed by one byte of configuration is refused by KMS and by the client");
     Ok(())
+}
+
+/// What cannot go on says why, and takes the machine with it: a panic (the one that a root that cannot be read makes), and a machine
+/// without an NSM.
+fn last_words(stage: &Stage, rootless: &Image, driverless: &Image) -> anyhow::Result<()> {
+    for (image, name, expected) in [
+        (rootless, "rootless", "panic at transcode-confidential/src/attestation/root.rs:"),
+        (driverless, "driverless", "/dev/nsm does not appear"),
+    ] {
+        let (machine, greeting) = stage.host.launch(&image.path, LEAST_MEMORY_MIB, name)?;
+        let console = machine.ends()?;
+        let said = console.lines().find(|line| line.contains(expected));
+        say!("{name}: {}", said.with_context(|| format!("no {expected:?} on the console:\n{console}"))?.trim());
+        ensure!(greeting.try_recv().is_err(), "{name}: it greeted its launcher");
+    }
+    Ok(())
+}
+
+/// The consoles of all machines hold no credential and no key that KMS gave out, in no usual form.
+fn nothing_secret(stage: &Stage) -> anyhow::Result<()> {
+    let (secrets, mut consoles, mut lines) = (stage.secrets(), 0, 0);
+    ensure!(secrets.len() > 4, "KMS gave out keys, and credentials were issued");
+    for entry in std::fs::read_dir(&stage.host.dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "console") {
+            let console = std::fs::read(&path)?;
+            let has = |bytes: &[u8]| console.windows(bytes.len()).any(|window| window == bytes);
+            for secret in &secrets {
+                let forms = [secret.clone(), hex::encode(secret).into_bytes(), STANDARD.encode(secret).into_bytes()];
+                ensure!(!forms.iter().any(|form| has(form)), "{} holds a secret", path.display());
+            }
+            consoles += 1;
+            lines += console.split(|byte| *byte == b'\n').count();
+        }
+    }
+    say!("{consoles} consoles, {lines} lines: none of {} secrets is in them", secrets.len());
+    Ok(())
+}
+
+/// PCR16 and PCR17 of a document.
+fn own_registers(status: &Value) -> anyhow::Result<[String; 2]> {
+    let register = |index: &str| status["attestation"]["pcrs"][index].as_str().map(str::to_owned).context("a register");
+    Ok([register("16")?, register("17")?])
 }
 
 /// Moves content, again where the emulated vsock stalled.

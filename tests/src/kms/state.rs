@@ -100,6 +100,10 @@ impl State {
         self.key(id)?.unwrap(blob, self.wrapped_under.get(blob)?)
     }
 
+    pub(super) fn given_out(&self) -> Vec<Vec<u8>> {
+        self.wrapped_under.keys().filter_map(|blob| self.reveal(blob)).collect()
+    }
+
     pub(super) fn save(&self, path: &Path) {
         let stored = Stored {
             authority_certificate: self.authority.certificate_pem(),

@@ -128,6 +128,11 @@ impl Extension {
     pub fn unknown(critical: bool) -> Self {
         Self::new(&[0x2a, 0x03, 0x04], critical, vec![0x05, 0x00])
     }
+
+    /// So many bytes that mean nothing, 1.2.3.5.
+    pub fn padding(length: usize) -> Self {
+        Self::new(&[0x2a, 0x03, 0x05], false, tlv(OCTET_STRING, &[&vec![0; length]]))
+    }
 }
 
 impl CertificateDraft {

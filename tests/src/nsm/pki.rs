@@ -38,6 +38,25 @@ impl MockPki {
         Self { root_key, root }
     }
 
+    /// A fresh root whose certificate has exactly so many bytes, so that it can stand in the place of another one.
+    ///
+    /// # Panics
+    /// Where no root is as short as that.
+    pub fn generate_of_length(length: usize) -> Self {
+        let root_key = SigningKey::generate(Curve::P384);
+        let mut draft = root_draft(&root_key);
+        let mut padding = 0;
+        // A signature has one length or another, so the padding that fits is found by trying.
+        loop {
+            draft.set(Extension::padding(padding));
+            let root = draft.sign(&root_key);
+            if root.len() == length {
+                return Self { root_key, root };
+            }
+            padding = (padding + length).checked_sub(root.len()).expect("a root of that length");
+        }
+    }
+
     /// Takes up a root that [`MockPki::save`] wrote.
     ///
     /// # Panics
