@@ -13,6 +13,7 @@ use rustix::process::{getpid, set_child_subreaper};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
+#[allow(clippy::zombie_processes, reason = "that is what is tested")]
 async fn whatever_becomes_an_orphan_leaves_nothing_behind_when_it_ends() {
     // Orphans come to us as they do to the first process of a machine.
     set_child_subreaper(Some(getpid())).unwrap();
