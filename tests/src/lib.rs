@@ -12,6 +12,7 @@
 //! | [`log_maker`] | logs made without running an enclave |
 //! | [`segments`] | segment files as a vandal sees them |
 //! | [`disk`] | a disk that a test makes fail |
+//! | [`interposer`] | a stream that a test cuts, delays or garbles at any byte |
 //! | [`clock`] | a clock that a test moves |
 #![allow(
     clippy::unwrap_used,
@@ -26,6 +27,7 @@ pub mod clock;
 pub mod demo;
 pub mod disk;
 pub mod fuzzing;
+pub mod interposer;
 pub mod kms;
 pub mod log_maker;
 pub mod nsm;

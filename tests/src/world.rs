@@ -22,6 +22,7 @@ mod gateway;
 mod island;
 mod parent;
 pub mod people;
+mod wires;
 
 use std::{
     path::{Path, PathBuf},
@@ -66,6 +67,7 @@ pub use gateway::{Answered, RunningGateway};
 use parent::{Parent, RunningProxy};
 pub use people::PolicyAuthority;
 use people::{ClientCa, grant};
+pub use wires::Wires;
 
 /// Name of the deployment, as configuration and policies give it.
 pub const DEPLOYMENT: &str = "studio";
@@ -92,6 +94,8 @@ pub struct Plan {
     pub log: LogKeeping,
     /// Who is the parent.
     pub parent: ParentKind,
+    /// Whether an interposer sits on every connection.
+    pub interposed: bool,
 }
 
 /// Who is the parent.
@@ -114,6 +118,7 @@ impl Default for Plan {
             key_defaults: KeyRotationPolicy::default(),
             log: LogKeeping { keep_events: 0, keep_days: 0, ..LogKeeping::default() },
             parent: ParentKind::Proxy,
+            interposed: false,
         }
     }
 }
@@ -156,6 +161,7 @@ pub struct World {
     pub acknowledged: Acknowledged,
     /// Where the proxy keeps the log.
     pub disk: FaultyDisk,
+    wires: Option<Wires>,
     images: Vec<MockImage>,
     config: config::Config,
     proxy_config: String,
@@ -198,7 +204,9 @@ impl World {
         });
         let policies = dir.path().join("policies");
         std::fs::create_dir(&policies).expect("a directory");
-        let proxy_config = proxy_config(dir.path(), &kms, &credentials);
+        let wires = if plan.interposed { Some(Wires::lay(dir.path()).await) } else { None };
+        let at = |socket: &str| wires::end(dir.path(), socket, wires.is_some());
+        let proxy_config = proxy_config(dir.path(), &at("enclave"), &kms, &credentials);
         let disk = FaultyDisk::default();
         let parent = match plan.parent {
             ParentKind::Proxy => Parent::Proxy(RunningProxy::start(&proxy_config, disk.clone()).await),
@@ -215,8 +223,8 @@ impl World {
             policy_authority: authority.public_key(),
             client_ca: ca.certificate_pem().to_owned(),
             parent: config::Parent {
-                host: Endpoint::Unix(dir.path().join("host.sock")),
-                egress: Endpoint::Unix(dir.path().join("egress.sock")),
+                host: at("host"),
+                egress: at("egress"),
                 listen: Endpoint::Unix(dir.path().join("enclave.sock")),
             },
             predecessors: plan.predecessors.iter().map(predecessor).collect(),
@@ -237,6 +245,7 @@ impl World {
             authority,
             acknowledged: Acknowledged::default(),
             disk,
+            wires,
             images,
             config,
             proxy_config,
@@ -340,6 +349,11 @@ impl World {
     pub async fn enclave_ends(&mut self) -> Result<(), Fatal> {
         let enclave = self.enclave.take().expect("an enclave runs");
         tokio::time::timeout(Duration::from_secs(30), enclave.ended()).await.expect("the enclave ends")
+    }
+
+    /// Whether the enclave that was launched last runs on.
+    pub fn enclave_lives(&self) -> bool {
+        self.enclave.as_ref().is_some_and(RunningEnclave::lives)
     }
 
     /// Asks the enclave to stop, as SIGUSR1 to the proxy does. Says whether there is one that could be asked.
@@ -502,8 +516,16 @@ impl World {
     pub fn server(&self) -> Endpoint {
         match &self.parent {
             Parent::Scripted(_) => self.config.parent.listen.clone(),
-            _ => Endpoint::Unix(self.dir.path().join("relay.sock")),
+            _ => wires::end(self.dir.path(), "relay", self.wires.is_some()),
         }
+    }
+
+    /// What sits on every connection.
+    ///
+    /// # Panics
+    /// Where the plan did not ask for it.
+    pub const fn wires(&self) -> &Wires {
+        self.wires.as_ref().expect("an interposed world")
     }
 
     /// Asks the proxy's admin endpoint; gives status and body.
@@ -591,12 +613,12 @@ fn predecessor(image: &MockImage) -> config::Predecessor {
     config::Predecessor { label: "predecessor".to_owned(), pcr0, pcr1, pcr2 }
 }
 
-fn proxy_config(dir: &Path, kms: &MockKms, credentials: &IssuedCredentials) -> String {
+fn proxy_config(dir: &Path, enclave: &Endpoint, kms: &MockKms, credentials: &IssuedCredentials) -> String {
     let (dir, host, address) = (dir.display(), kms.endpoint_host(), kms.address());
     let IssuedCredentials { access_key_id, secret_access_key, session_token, .. } = credentials;
     format!(
         r#"
-enclave = "unix:{dir}/enclave.sock"
+enclave = "{enclave}"
 drain = "2s"
 
 [relay]

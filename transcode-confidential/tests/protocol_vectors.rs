@@ -19,6 +19,8 @@ use transcode_confidential::{
     ids::{Digest, Epoch, KeyVersion, LeafHash, LogId, Period, Sequence},
     keys::MediaKey,
     protocol::{
+        frame::FrameHead,
+        host::{Request, VERSION},
         policy::{Grant, Operation, Policy, SignedPolicy},
         restore::{Restore, SignedRestore},
     },
@@ -237,6 +239,9 @@ fn vectors() -> String {
     line("seal record", &record);
     let footer = Footer { first: Sequence(0), size: state.size, last: state.last, content: Digest::of(b"file so far") };
     line("footer", &footer.to_bytes());
+
+    let hello = Request::Hello { version: VERSION, session: [5; 16] }.encode(1);
+    line("frame of hello", &[&FrameHead::of(&hello).unwrap().to_bytes()[..], &hello].concat());
 
     for (name, data) in [
         ("kms", UserData::Kms { log_id: Some(log_id), request: UserData::request_hash("Decrypt", b"context") }),

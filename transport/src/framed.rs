@@ -6,7 +6,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::{Instant, timeout_at},
 };
-use transcode_confidential::protocol::frame::{FRAME_HEAD, FrameTooLong, WRITE_LIMIT, frame_head, payload_length};
+use transcode_confidential::protocol::frame::{BadFrame, FRAME_HEAD, FrameHead, WRITE_LIMIT};
 
 /// Room made for one read, and all that is ever kept beyond what has arrived.
 const READ_CHUNK: usize = 32 * 1024;
@@ -18,9 +18,9 @@ pub enum FrameError {
     /// The connection failed.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
-    /// A frame beyond the limit.
+    /// What came is no frame, or not the one that was sent; or a frame beyond the limit.
     #[error(transparent)]
-    TooLong(#[from] FrameTooLong),
+    Bad(#[from] BadFrame),
     /// The connection ended inside a frame.
     #[error("the connection ended inside a frame")]
     Truncated,
@@ -71,12 +71,14 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A frame that has arrived already.
     fn buffered(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some((head, rest)) = self.buffer.split_first_chunk::<FRAME_HEAD>() else { return Ok(None) };
-        let length = payload_length(*head)?;
+        let head = FrameHead::from_bytes(*head)?;
+        let length = head.payload_length();
         if rest.len() < length {
             return Ok(None);
         }
         self.buffer.advance(FRAME_HEAD);
         let frame = self.buffer.split_to(length).freeze();
+        head.check(&frame)?;
         // Bytes of the following frame may have come along: its time runs from now on.
         self.deadline = if self.buffer.is_empty() { None } else { Some(Instant::now() + self.patience) };
         Ok(Some(frame))
@@ -100,10 +102,10 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Queues a frame in memory.
     ///
     /// # Errors
-    /// [`FrameError::TooLong`]; nothing was queued then.
+    /// [`FrameError::Bad`] for one beyond the limit; nothing was queued then.
     pub fn queue(&mut self, payload: &[u8]) -> Result<(), FrameError> {
-        let head = frame_head(payload.len())?;
-        self.buffer.extend_from_slice(&head);
+        let head = FrameHead::of(payload)?;
+        self.buffer.extend_from_slice(&head.to_bytes());
         self.buffer.extend_from_slice(payload);
         Ok(())
     }
@@ -170,21 +172,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_frame_beyond_the_limit_is_refused_by_its_head_alone() {
-        let (mut near, far) = duplex(64);
-        near.write_all(&(FRAME_LIMIT as u32 + 1).to_be_bytes()).await.unwrap();
-        let mut reader = FrameReader::new(far, PATIENCE);
-        assert!(matches!(reader.next().await, Err(FrameError::TooLong(FrameTooLong(1_048_577)))));
+    async fn a_frame_beyond_the_limit_is_not_sent() {
+        let (near, _far) = duplex(64);
         let mut writer = FrameWriter::new(near, PATIENCE);
         assert!(writer.queue(&vec![0; FRAME_LIMIT + 1]).is_err());
         assert_eq!(writer.queued(), 0);
     }
 
     #[tokio::test]
+    async fn a_frame_that_was_garbled_is_refused_and_a_garbled_head_at_once() {
+        let mut frame = FrameHead::of(b"abcd").unwrap().to_bytes().to_vec();
+        frame[3] ^= 64;
+        let (mut near, far) = duplex(64);
+        near.write_all(&frame).await.unwrap();
+        let garbled = FrameReader::new(far, PATIENCE).next().await;
+        assert!(matches!(garbled, Err(FrameError::Bad(BadFrame::Garbled))), "{garbled:?}");
+        frame[3] ^= 64;
+        let garbled = FrameReader::new(&[&frame[..], b"abcD"].concat()[..], PATIENCE).next().await;
+        assert!(matches!(garbled, Err(FrameError::Bad(BadFrame::Garbled))), "{garbled:?}");
+    }
+
+    #[tokio::test]
     async fn memory_follows_what_arrives_and_not_what_is_announced() {
         let (mut near, far) = duplex(64);
         let mut reader = FrameReader::new(far, PATIENCE);
-        near.write_all(&(FRAME_LIMIT as u32).to_be_bytes()).await.unwrap();
+        let announced = FrameHead::of(&vec![0; FRAME_LIMIT]).unwrap();
+        near.write_all(&announced.to_bytes()).await.unwrap();
         near.write_all(b"a little").await.unwrap();
         assert!(tokio::time::timeout(Duration::from_millis(20), reader.next()).await.is_err());
         assert!(reader.buffer.capacity() <= 2 * READ_CHUNK, "{}", reader.buffer.capacity());
@@ -212,9 +225,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_the_stream_inside_a_frame_is_an_error() {
-        for end in 1..8 {
+        let head = FrameHead::of(b"abcd").unwrap().to_bytes();
+        for end in 1..FRAME_HEAD + 4 {
             let (mut near, far) = duplex(64);
-            near.write_all(&[&4_u32.to_be_bytes()[..], b"abcd"].concat()[..end]).await.unwrap();
+            near.write_all(&[&head[..], b"abcd"].concat()[..end]).await.unwrap();
             drop(near);
             assert!(matches!(FrameReader::new(far, PATIENCE).next().await, Err(FrameError::Truncated)), "{end}");
         }

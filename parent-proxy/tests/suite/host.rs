@@ -209,9 +209,9 @@ async fn whatever_is_malformed_or_out_of_place_closes_the_connection_and_is_coun
         connection.send_raw(&second).await;
         closed(&world, &mut connection).await;
     }
-    // A frame that announces more than a frame may have.
+    // The head of no frame.
     let mut raw = world.host().connect(Duration::from_secs(1)).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut raw, &u32::MAX.to_be_bytes()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut raw, &[0xff; 12]).await.unwrap();
     assert_eq!(tokio::io::AsyncReadExt::read(&mut raw, &mut [0]).await.unwrap_or(0), 0);
     let (mut enclave, _) = Connection::hello(&world.host(), 5).await;
     assert_eq!(enclave.call(&Request::Ping).await, Reply::Done, "and the service goes on");

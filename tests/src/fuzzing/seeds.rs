@@ -3,7 +3,7 @@
 use transcode_confidential::{
     audit::segment::{Record, RecordKind, SegmentName},
     ids::{Epoch, LeafHash, LogId, Sequence},
-    protocol::frame::frame_head,
+    protocol::frame::FrameHead,
     protocol::host::{Append, Credentials, Durable, HostError, Reply, Request, SegmentInfo, Welcome},
 };
 
@@ -77,7 +77,7 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     let payloads = requests.iter().map(|request| request.encode(1)).chain(replies.iter().map(|reply| reply.encode(1)));
     let mut stream = Vec::new();
     for (number, payload) in payloads.enumerate() {
-        stream.extend_from_slice(&frame_head(payload.len()).unwrap());
+        stream.extend_from_slice(&FrameHead::of(&payload).unwrap().to_bytes());
         stream.extend_from_slice(&payload);
         seed("host_protocol", &format!("payload-{number}"), payload);
     }

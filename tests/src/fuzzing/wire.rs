@@ -18,7 +18,7 @@ use transcode_confidential::{
             ApiError, CheckpointReply, ConsistencyReply, CreateKey, KeyChanged, KeyInfo, KeyList, ReceiptText,
             RotateKey, Status,
         },
-        frame::{FRAME_LIMIT, frame_head},
+        frame::{FRAME_LIMIT, FrameHead},
         host::{Reply, Request},
         policy::{Policy, SignedPolicy},
     },
@@ -40,7 +40,7 @@ pub(super) fn host_protocol(input: &[u8]) {
     let mut read = 0;
     while let Ok(Some(frame)) = RUNTIME.block_on(frames.next()) {
         assert!(frame.len() <= FRAME_LIMIT);
-        let head = frame_head(frame.len()).unwrap();
+        let head = FrameHead::of(&frame).unwrap().to_bytes();
         assert!(input[read..].starts_with(&[&head[..], &frame].concat()), "another frame than was sent");
         read += head.len() + frame.len();
         payload(&frame);

@@ -50,6 +50,10 @@ impl RunningEnclave {
         }
     }
 
+    pub(super) fn lives(&self) -> bool {
+        !self.task.is_finished()
+    }
+
     pub(super) async fn stop(self) -> Result<(), Fatal> {
         self.shutdown.cancel();
         self.ended().await

@@ -1,0 +1,201 @@
+//! Every stream between client, proxy, enclave, KMS and the source of credentials is cut, garbled and delayed, byte by byte.
+//!
+//! Each case does a piece of work while one byte is struck. What must hold then: the work is done or fails with a typed error, in
+//! time; a delay changes nothing; the same enclave serves again by itself; the log is intact and has everything that was
+//! acknowledged. `STREAM_STRIDE=1` strikes every byte; without it, one in so many that CI has the time.
+
+use std::time::{Duration, Instant};
+
+use client::{ClientError, ErrorKind};
+use testkit::{
+    interposer::{
+        Direction::{self, Back, Forth},
+        Fault, Interposer, Strike,
+    },
+    world::{Plan, Wires, World},
+};
+
+const FILM: &str = "content-key-1";
+/// Longer than any time-out of client, proxy and enclave together.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// Cases of one world, so that its log stays short.
+const CASES: usize = 120;
+/// How often the whole log is verified, and at the end of each world.
+const CHECK_EVERY: usize = 20;
+/// Most of the time is spent waiting for somebody to try again.
+const WORLDS: usize = 6;
+
+/// A piece of work.
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    /// By a client that has to attest the enclave first.
+    Stranger,
+    /// By a client that is connected: a message encrypted.
+    Message,
+    /// A key made, for which KMS is called.
+    Key,
+}
+
+impl Work {
+    async fn run(self, world: &World, operator: &testkit::world::Caller, number: usize) -> Result<(), ClientError> {
+        match self {
+            Self::Stranger => world.operator().encrypt(FILM, b"frame").await.map(drop),
+            Self::Message => operator.encrypt(FILM, b"frame").await.map(drop),
+            Self::Key => operator.generate(&format!("content-{number}")).await.map(drop),
+        }
+    }
+}
+
+/// A stream, and the work whose bytes on it are struck.
+#[derive(Clone, Copy)]
+struct Stream {
+    name: &'static str,
+    wire: fn(&Wires) -> &Interposer,
+    work: Work,
+}
+
+impl Stream {
+    fn of(self, world: &World) -> &Interposer {
+        (self.wire)(world.wires())
+    }
+
+    /// Bytes that the work takes, in one direction: the most of several times, since TLS is not of the same length each time.
+    async fn length(self, direction: Direction) -> u64 {
+        let world = world().await;
+        let operator = world.operator();
+        let mut most = 0;
+        for number in 0..4 {
+            self.of(&world).arm(None);
+            self.work.run(&world, &operator, number).await.unwrap();
+            // The end of a message goes on the record a moment later.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            // The first time there are connections to be made that the others find.
+            most = most.max(self.of(&world).carried(direction) * u64::from(number > 0));
+        }
+        most
+    }
+
+    /// Strikes each of these bytes in turn; gives how many strikes were met, and the longest time until all was well again.
+    async fn strike_all(self, strikes: Vec<Strike>) -> (usize, Duration) {
+        let (mut met, mut longest) = (0, Duration::ZERO);
+        for part in strikes.chunks(CASES) {
+            let world = world().await;
+            let operator = world.operator();
+            operator.encrypt(FILM, b"before").await.unwrap();
+            for (number, strike) in part.iter().enumerate() {
+                let what = format!("{} {strike:?}", self.name);
+                self.of(&world).arm(Some(*strike));
+                let outcome = tokio::time::timeout(PATIENCE, self.work.run(&world, &operator, number)).await;
+                let outcome = outcome.unwrap_or_else(|_| panic!("{what}: it hangs"));
+                if matches!(strike.fault, Fault::Delayed(_)) {
+                    outcome.unwrap_or_else(|error| panic!("{what}: {error}"));
+                } else if let Err(error) = outcome {
+                    typed(&what, &error);
+                }
+                met += usize::from(self.of(&world).has_struck());
+                self.of(&world).arm(None);
+                longest = longest.max(recovered(&what, &world, &operator).await);
+                if number % CHECK_EVERY == 0 {
+                    world.check().intact();
+                }
+            }
+            world.check().intact();
+        }
+        (met, longest)
+    }
+}
+
+async fn world() -> World {
+    let world = World::with(Plan { interposed: true, ..Plan::default() }).await;
+    world.operator().generate(FILM).await.unwrap();
+    world
+}
+
+/// A failure says what kind it is: nobody was refused, and nothing was malformed but what came over the stream.
+fn typed(what: &str, error: &ClientError) {
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Verification), "{what}: {error}");
+}
+
+/// Waits until somebody is served who was there before, by the same enclave; gives how long that took.
+async fn recovered(what: &str, world: &World, operator: &testkit::world::Caller) -> Duration {
+    let begun = Instant::now();
+    loop {
+        assert!(world.enclave_lives(), "{what}: the enclave has ended");
+        let served = async {
+            let message = operator.encrypt(FILM, b"after").await?;
+            operator.decrypt(&message).await
+        };
+        match served.await {
+            Ok(content) => {
+                assert_eq!(content, b"after", "{what}");
+                return begun.elapsed();
+            }
+            Err(error) => typed(what, &error),
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what}: nobody is served any more");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Strikes one in `stride` bytes of a stream in every way; `STREAM_STRIDE` has another number.
+async fn strike(stream: Stream, stride: u64) {
+    let stride = std::env::var("STREAM_STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(stride);
+    let begun = Instant::now();
+    let mut strikes = Vec::new();
+    for direction in [Forth, Back] {
+        let length = stream.length(direction).await;
+        println!("{}: {length} bytes {direction:?}", stream.name);
+        for (number, offset) in (0..length).step_by(stride as usize).enumerate() {
+            let delayed = Fault::Delayed(Duration::from_millis(5));
+            // With a stride, each of the three ways gets bytes of its own.
+            let ways = if stride == 1 {
+                vec![Fault::Cut, Fault::Garbled, delayed]
+            } else {
+                vec![[Fault::Garbled, Fault::Cut, Fault::Garbled, Fault::Cut, delayed][number % 5]]
+            };
+            strikes.extend(ways.into_iter().map(|fault| Strike { direction, offset, fault }));
+        }
+    }
+    let share = strikes.len().div_ceil(WORLDS);
+    let worlds = strikes.chunks(share).map(|share| tokio::spawn(stream.strike_all(share.to_vec())));
+    let (mut met, mut longest) = (0, Duration::ZERO);
+    for struck in worlds.collect::<Vec<_>>() {
+        let (some, time) = struck.await.unwrap();
+        (met, longest) = (met + some, longest.max(time));
+    }
+    let all = strikes.len();
+    println!(
+        "{}: {all} cases, {met} met, well again after {longest:.1?} at the latest, {:.0?} in all",
+        stream.name,
+        begun.elapsed()
+    );
+    assert!(met * 10 > all * 8, "most strikes met a byte: {met} of {all}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_s_stream_may_break_or_lie_at_any_byte() {
+    strike(Stream { name: "enclave to host service, a message", wire: |wires| &wires.host, work: Work::Message }, 5)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_s_stream_may_break_or_lie_at_any_byte() {
+    strike(Stream { name: "client to proxy, attesting first", wire: |wires| &wires.relay, work: Work::Stranger }, 61)
+        .await;
+    strike(Stream { name: "client to proxy, a message", wire: |wires| &wires.relay, work: Work::Message }, 11).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_s_stream_to_the_enclave_may_break_or_lie_at_any_byte() {
+    strike(
+        Stream { name: "proxy to enclave, attesting first", wire: |wires| &wires.enclave, work: Work::Stranger },
+        97,
+    )
+    .await;
+    strike(Stream { name: "proxy to enclave, a message", wire: |wires| &wires.enclave, work: Work::Message }, 23).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stream_to_kms_may_break_or_lie_at_any_byte() {
+    strike(Stream { name: "enclave to KMS, a key", wire: |wires| &wires.egress, work: Work::Key }, 61).await;
+}
