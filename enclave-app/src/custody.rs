@@ -6,6 +6,7 @@
 mod change;
 mod data_keys;
 mod error;
+mod failures;
 mod health;
 mod lifecycle;
 mod media;
@@ -32,6 +33,7 @@ use transcode_confidential::{
     time::Timestamp,
 };
 
+use failures::FailureMeter;
 use pacing::Rotations;
 
 use crate::{attestor::SelfAttestor, clock::EnclaveClock, keyring::Keyring, kms::KmsClient, ledger::Ledger};
@@ -46,6 +48,7 @@ pub struct Custody {
     pub kms: KmsClient,
     /// How KMS has answered.
     pub kms_health: KmsCounters,
+    kms_failures: FailureMeter,
     /// Our own attestation, before a rotation and every hour.
     pub attestor: SelfAttestor,
     /// The one clock.
@@ -83,6 +86,7 @@ impl Custody {
             keyring,
             kms,
             kms_health: KmsCounters::default(),
+            kms_failures: FailureMeter::default(),
             attestor,
             clock,
             epoch,

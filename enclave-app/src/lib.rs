@@ -66,7 +66,7 @@ use crate::{
     metrics::Reporter,
     nsm::Nsm,
     service::{
-        Reports, RequestRate, Service, SharedDocuments, Turns,
+        Reports, RequestMemory, RequestRate, Service, SharedDocuments, Turns,
         tls::{Channel, ChannelError},
     },
     upkeep::Upkeep,
@@ -178,12 +178,14 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
         enclave_id,
         booted_at,
         attestation_rate: RequestRate::per_second(config.limits.attestations_per_second),
+        known_attestation_rate: RequestRate::per_second(config.limits.attestations_per_second),
         attestation_root: parts.attestation_root,
         caller_rate: RequestRate::per_second(CALLERS_PER_SECOND),
         turns: Turns::default(),
         audit_wait: std::time::Duration::from_millis(config.limits.audit_wait_ms),
         log_reads: tokio::sync::Semaphore::new(service::LOG_READS),
         connections: config.limits.connections,
+        memory: RequestMemory::default(),
         metrics,
     });
     serving(Serving { endpoint, log_id: custody.log_id(), epoch: custody.epoch });

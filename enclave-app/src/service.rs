@@ -12,6 +12,7 @@
 //! | `once` | requests that may be sent again |
 //! | `data_keys` | data keys for clients that work on their own cores |
 //! | `log` | snapshots, legal holds, pruning |
+//! | `memory`, `unproven` | what requests and strangers may take |
 //! | `media` | media keys for packagers that encrypt by themselves |
 //! | `reports` | work that transcoders report |
 //! | `content`, `transfer` | encryption and decryption as streams |
@@ -26,6 +27,7 @@ mod failure;
 mod keys;
 mod log;
 mod media;
+mod memory;
 mod once;
 #[cfg(test)]
 mod openapi;
@@ -35,6 +37,7 @@ mod reports;
 mod shared;
 pub mod tls;
 mod transfer;
+mod unproven;
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,7 +58,7 @@ use transcode_confidential::{
     signature::SigningKey,
     time::Timestamp,
 };
-use transport::{Drained, Listener, Slots, Stream};
+use transport::{Drained, Listener, Stream};
 
 use crate::{
     archive::Archive,
@@ -71,6 +74,7 @@ use caller::Caller;
 use failure::Failure;
 use rate::Rate;
 use tls::Channel;
+use unproven::Unproven;
 
 /// Time for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -84,6 +88,8 @@ const STRANGER_BUFFER: usize = 8 * 1024;
 const STRANGER_TIME: Duration = Duration::from_secs(30);
 /// One connection in so many may be without a certificate.
 const STRANGERS: usize = 8;
+/// One connection in so many may be in its handshake.
+const HANDSHAKES: usize = 2;
 /// Reads of the log for clients at the same time. Each keeps one request to the parent under way.
 pub const LOG_READS: usize = 2;
 /// How long connections may go on after shutdown began.
@@ -115,8 +121,10 @@ pub struct Service {
     pub enclave_id: String,
     /// When the epoch was opened.
     pub booted_at: Timestamp,
-    /// Attestation documents for clients that want one each, all together.
+    /// Attestation documents for strangers that want one each, all together.
     pub attestation_rate: Rate,
+    /// The same for whoever shows a certificate: no stranger can use it up.
+    pub known_attestation_rate: Rate,
     /// The root that documents of callers must lead to: the one of our own.
     pub attestation_root: TrustRoot,
     /// Documents for clients that share them.
@@ -131,35 +139,58 @@ pub struct Service {
     pub log_reads: Semaphore,
     /// Client connections at the same time.
     pub connections: usize,
+    /// What requests keep in memory.
+    pub memory: RequestMemory,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
 
-pub use {once::Turns, rate::Rate as RequestRate, reports::Reports, shared::SharedDocuments};
+pub use {
+    memory::{BODY_MEMORY, RequestMemory, STREAM_MEMORY},
+    once::Turns,
+    rate::Rate as RequestRate,
+    reports::Reports,
+    shared::SharedDocuments,
+};
 
 /// Serves clients until `shutdown`, then drains.
 pub async fn serve(service: Arc<Service>, listener: Listener, shutdown: CancellationToken) -> Drained {
     let acceptor = TlsAcceptor::from(Arc::clone(&service.channel.config));
     let router = router(Arc::clone(&service));
     let limits = transport::Limits::new(service.connections, DRAIN);
-    let strangers = Arc::new(Slots::new(service.connections.div_ceil(STRANGERS)));
+    let crowd = Crowd {
+        handshakes: Unproven::new(service.connections / HANDSHAKES),
+        strangers: Unproven::new(service.connections / STRANGERS),
+    };
     let metrics = Arc::clone(&service.metrics);
     transport::serve(listener, limits, shutdown.clone(), move |stream| {
-        let (strangers, metrics) = (Arc::clone(&strangers), Arc::clone(&metrics));
-        connection(stream, acceptor.clone(), router.clone(), strangers, metrics, shutdown.clone())
+        connection(stream, acceptor.clone(), router.clone(), crowd.clone(), Arc::clone(&metrics), shutdown.clone())
     })
     .await
+}
+
+/// Connections that nobody has proven anything on. Where there are too many, the oldest goes.
+#[derive(Clone)]
+struct Crowd {
+    handshakes: Arc<Unproven>,
+    strangers: Arc<Unproven>,
 }
 
 async fn connection(
     stream: Stream,
     acceptor: TlsAcceptor,
     router: Router,
-    strangers: Arc<Slots>,
+    crowd: Crowd,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) {
-    let tls = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let beginning = crowd.handshakes.enter();
+    let handshake = tokio::select! {
+        handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,
+        () = beginning.given_up() => return metrics.count(Metric::StrangersRefused, &[]),
+    };
+    drop(beginning);
+    let tls = match handshake {
         Ok(Ok(tls)) => tls,
         failed => {
             metrics.count(Metric::HandshakesFailed, &[]);
@@ -174,11 +205,13 @@ async fn connection(
     let caller = caller::Peer::of(certificates.and_then(<[_]>::first), CallerSession::new(exporter));
     // Whoever shows no certificate gets what it takes to attest us, and no more: of places, of time, of memory.
     let stranger = caller.principal().is_none();
-    let place = if stranger { strangers.try_acquire() } else { None };
-    if stranger && place.is_none() {
-        metrics.count(Metric::StrangersRefused, &[]);
-        return tracing::debug!("too many connections without a certificate");
-    }
+    let place = stranger.then(|| crowd.strangers.enter());
+    let given_up = async {
+        match &place {
+            Some(place) => place.given_up().await,
+            None => std::future::pending().await,
+        }
+    };
     let certificate = if stranger { "none" } else { "shown" };
     metrics.count(Metric::Connections, &[certificate]);
     let _open = metrics.hold(Metric::ConnectionsOpen, certificate);
@@ -191,6 +224,7 @@ async fn connection(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = tokio::time::sleep(STRANGER_TIME), if stranger => return,
+        () = given_up => return metrics.count(Metric::StrangersRefused, &[]),
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -24,8 +24,9 @@ const AHEAD: Duration = Duration::from_secs(10 * 60);
 const LEAST: Duration = Duration::from_secs(15);
 /// After a failed attempt the next one waits so long, while what is there is still good.
 const RETRY: Duration = Duration::from_secs(5);
-/// What is told of credentials that do not expire, and how long they are kept before they are looked up again.
+/// What is told of credentials that do not expire.
 const UNLIMITED: Duration = Duration::from_secs(3600);
+/// How long credentials are kept before they are looked up again: whoever asks again so late may have met a refusal.
 const KEPT: Duration = Duration::from_secs(60);
 
 /// Looks up a variable of the process's environment.
@@ -117,11 +118,9 @@ impl Credentials {
 impl Kept {
     fn is_due(&self, now: Timestamp) -> bool {
         let Some((credentials, since)) = &self.credentials else { return true };
-        let old = match credentials.expires {
-            Some(_) => credentials.left(now) < AHEAD,
-            None => now.since(*since) >= KEPT,
-        };
-        let retry = self.failed.is_none_or(|failed| now.since(failed) >= RETRY);
+        let old = credentials.left(now) < AHEAD || now.since(*since) >= KEPT || now < *since;
+        // A clock that was set back says nothing of how long ago something was.
+        let retry = self.failed.is_none_or(|failed| now < failed || now.since(failed) >= RETRY);
         old && (retry || credentials.left(now) < LEAST)
     }
 }

@@ -1,11 +1,14 @@
-//! A clock that a test moves.
+//! Clocks that a test moves.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use transcode_confidential::time::{Clock, Timestamp};
+use transcode_confidential::time::{Clock, SystemClock, Timestamp};
 
 /// Stands still until it is moved.
 #[derive(Debug)]
@@ -31,5 +34,23 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// Goes as the system's clock does, and jumps when a test says so.
+#[derive(Debug, Clone, Default)]
+pub struct JumpingClock(Arc<AtomicI64>);
+
+impl JumpingClock {
+    /// Is so many seconds ahead of the system's from now on, or behind it.
+    pub fn jump_to(&self, seconds: i64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for JumpingClock {
+    fn now(&self) -> Timestamp {
+        let shift = self.0.load(Ordering::SeqCst).saturating_mul(1000);
+        Timestamp(SystemClock.now().0.saturating_add_signed(shift))
     }
 }

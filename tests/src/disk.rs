@@ -19,6 +19,8 @@ pub struct FaultyDisk(Arc<Faults>);
 struct Faults {
     full: AtomicBool,
     unsynced: AtomicBool,
+    read_only: AtomicBool,
+    unreadable: AtomicBool,
 }
 
 impl FaultyDisk {
@@ -33,6 +35,25 @@ impl FaultyDisk {
     }
 }
 
+impl FaultyDisk {
+    /// Lets nothing be changed from now on, as a file system that was mounted anew after an error; or lets it again.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.0.read_only.store(read_only, Ordering::SeqCst);
+    }
+
+    /// Fails to read from now on, or reads again.
+    pub fn set_failing_reads(&self, failing: bool) {
+        self.0.unreadable.store(failing, Ordering::SeqCst);
+    }
+}
+
+impl Faults {
+    fn check_writable(&self) -> io::Result<()> {
+        let read_only = self.read_only.load(Ordering::SeqCst);
+        if read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+    }
+}
+
 impl Disk for FaultyDisk {
     fn make_directory(&self, path: &Path) -> io::Result<()> {
         SystemDisk.make_directory(path)
@@ -43,6 +64,9 @@ impl Disk for FaultyDisk {
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        if access != Access::Read {
+            self.0.check_writable()?;
+        }
         if matches!(access, Access::Create | Access::CreateNew) && self.0.full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -50,10 +74,12 @@ impl Disk for FaultyDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.check_writable()?;
         SystemDisk.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.check_writable()?;
         SystemDisk.remove(path)
     }
 
@@ -78,10 +104,14 @@ impl DiskFile for FaultyFile {
     }
 
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.faults.unreadable.load(Ordering::SeqCst) {
+            return Err(io::Error::other("told not to read"));
+        }
         self.file.read_at(bytes, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.faults.check_writable()?;
         if self.faults.full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -96,6 +126,7 @@ impl DiskFile for FaultyFile {
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
+        self.faults.check_writable()?;
         self.file.truncate(length)
     }
 }

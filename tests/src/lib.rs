@@ -13,7 +13,8 @@
 //! | [`segments`] | segment files as a vandal sees them |
 //! | [`disk`] | a disk that a test makes fail |
 //! | [`interposer`] | a stream that a test cuts, delays or garbles at any byte |
-//! | [`clock`] | a clock that a test moves |
+//! | [`clock`] | clocks that a test moves |
+//! | [`capture`] | what is logged, and the memory of processes, to be searched |
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,6 +24,7 @@
 )]
 
 pub mod boot_test;
+pub mod capture;
 pub mod clock;
 pub mod demo;
 pub mod disk;

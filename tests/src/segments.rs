@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use transcode_confidential::{
     audit::segment::{Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
+    cbor::Reader,
     ids::{LeafHash, LogId},
 };
 
@@ -85,4 +86,12 @@ pub fn sealed(segments: &Segments) -> (Option<LogId>, Vec<LeafHash>) {
         pending.clear();
     }
     (log_id, leaves)
+}
+
+/// The blob of KMS in the record of a wrapped key: `{0: 1, 1: ciphertext blob, ...}`.
+pub fn wrapped_blob(record: &[u8]) -> Vec<u8> {
+    let mut reader = Reader::new(record);
+    let mut map = reader.int_map(16).unwrap();
+    map.required(0).unwrap().uint().unwrap();
+    map.required(1).unwrap().bytes(8192).unwrap().to_vec()
 }

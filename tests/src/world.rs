@@ -22,6 +22,8 @@ mod gateway;
 mod island;
 mod parent;
 pub mod people;
+mod process;
+mod raw;
 mod wires;
 
 use std::{
@@ -42,7 +44,7 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use transcode_confidential::{
     attestation::{ImagePolicy, Measurements},
-    audit::Receipt,
+    audit::{Receipt, segment::RecordKind},
     ids::LogId,
     keys::KeyRotationPolicy,
     protocol::{
@@ -54,6 +56,7 @@ use transcode_confidential::{
 use transport::Endpoint;
 
 use crate::{
+    clock::JumpingClock,
     disk::FaultyDisk,
     kms::{IssuedCredentials, MockKms, MockKmsOptions},
     nsm::{MockHypervisor, MockImage, MockNsm, Mode},
@@ -67,6 +70,8 @@ pub use gateway::{Answered, RunningGateway};
 use parent::{Parent, RunningProxy};
 pub use people::PolicyAuthority;
 use people::{ClientCa, grant};
+pub use process::EnclaveProcess;
+pub use raw::RawTls;
 pub use wires::Wires;
 
 /// Name of the deployment, as configuration and policies give it.
@@ -161,6 +166,8 @@ pub struct World {
     pub acknowledged: Acknowledged,
     /// Where the proxy keeps the log.
     pub disk: FaultyDisk,
+    /// The parent's clock.
+    pub parent_clock: JumpingClock,
     wires: Option<Wires>,
     images: Vec<MockImage>,
     config: config::Config,
@@ -207,9 +214,11 @@ impl World {
         let wires = if plan.interposed { Some(Wires::lay(dir.path()).await) } else { None };
         let at = |socket: &str| wires::end(dir.path(), socket, wires.is_some());
         let proxy_config = proxy_config(dir.path(), &at("enclave"), &kms, &credentials);
-        let disk = FaultyDisk::default();
+        let (disk, parent_clock) = (FaultyDisk::default(), JumpingClock::default());
         let parent = match plan.parent {
-            ParentKind::Proxy => Parent::Proxy(RunningProxy::start(&proxy_config, disk.clone()).await),
+            ParentKind::Proxy => {
+                Parent::Proxy(RunningProxy::start(&proxy_config, disk.clone(), parent_clock.clone()).await)
+            }
             ParentKind::Scripted => {
                 let IssuedCredentials { access_key_id, secret_access_key, session_token, lifetime } =
                     credentials.clone();
@@ -245,6 +254,7 @@ impl World {
             authority,
             acknowledged: Acknowledged::default(),
             disk,
+            parent_clock,
             wires,
             images,
             config,
@@ -377,7 +387,8 @@ impl World {
 
     /// Starts the proxy that was stopped or killed.
     pub async fn start_proxy(&mut self) {
-        self.parent = Parent::Proxy(RunningProxy::start(&self.proxy_config, self.disk.clone()).await);
+        let (disk, clock) = (self.disk.clone(), self.parent_clock.clone());
+        self.parent = Parent::Proxy(RunningProxy::start(&self.proxy_config, disk, clock).await);
     }
 
     /// The parent that does as it is told.
@@ -427,6 +438,15 @@ impl World {
             Parent::Scripted(parent) => parent.segments(),
             _ => segments::read_dir(&self.segments_dir()),
         }
+    }
+
+    /// The key that KMS wrapped last: what nobody but an enclave should ever learn.
+    pub fn newest_key(&self) -> Vec<u8> {
+        let segments = self.segments();
+        let mut records = segments.values().flat_map(|bytes| segments::records(bytes));
+        let wrapped = records.rfind(|(_, record)| record.kind == RecordKind::WrappedKey);
+        let blob = segments::wrapped_blob(&wrapped.expect("a wrapped key is on the record").1.payload);
+        self.kms.reveal(&blob).expect("KMS wrapped it")
     }
 
     /// Changes the stored log behind everybody's back. The proxy must not run.

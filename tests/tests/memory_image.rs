@@ -14,18 +14,23 @@
 )]
 
 use std::{
-    fs::File,
     hint::black_box,
-    io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use aws_lc_rs::hkdf;
+use testkit::{
+    capture::{MemoryImage, search_memory},
+    world::{Plan, World},
+};
 use transcode_confidential::{
     entropy::{Entropy, EntropyError},
     ids::{KeyId, KeyVersion},
     message::{EncryptionContext, Encryptor, FrameLength, HeaderReader, WrappingKey},
+    protocol::api::IssueDataKeys,
     secret::KeyMaterial,
 };
 
@@ -74,7 +79,7 @@ fn use_key(material: &KeyMaterial, entropy: &dyn Entropy) -> Vec<u8> {
 }
 
 /// What must not be there afterwards, by name.
-fn secrets() -> Vec<(&'static str, Vec<u8>)> {
+fn secrets() -> Vec<(String, Vec<u8>)> {
     let drawn = |draw| (0..32).map(|index| byte(draw, index)).collect::<Vec<u8>>();
     let entropy = Followed::default();
     let material = KeyMaterial::generate(&entropy).unwrap();
@@ -90,7 +95,9 @@ fn secrets() -> Vec<(&'static str, Vec<u8>)> {
     let extracted = hkdf::Salt::new(hkdf::HKDF_SHA512, &id).extract(&data_key);
     let info = [&[0x04, 0x78][..], b"DERIVEKEY"];
     extracted.expand(&info, hkdf::HKDF_SHA256).unwrap().fill(&mut frame_key).unwrap();
-    vec![("content key", drawn(0)), ("data key", data_key), ("frame key", frame_key)]
+    [("content key", drawn(0)), ("data key", data_key), ("frame key", frame_key)]
+        .map(|(name, secret)| (name.to_owned(), secret))
+        .into()
 }
 
 /// Not a test: what the child does.
@@ -141,54 +148,60 @@ impl Drop for Running {
     }
 }
 
-/// The names of the secrets of which half or more is in the memory of a child of this mode, and how much was searched.
-fn found_in(mode: &str) -> (Vec<&'static str>, usize) {
+/// What is in the memory of a child of this mode.
+fn image_of(mode: &str) -> MemoryImage {
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args(["--ignored", "--exact", "child", "--nocapture", "--test-threads=1"]).env(MODE, mode);
     let mut child = Running(child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
     let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     assert!(lines.map(Result::unwrap).any(|line| line.ends_with("ready")), "the child comes to its end");
-    let secrets = secrets();
-    let (mut found, mut searched) = (Vec::new(), 0);
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", child.0.id())).unwrap();
-    let mut memory = File::open(format!("/proc/{}/mem", child.0.id())).unwrap();
-    for line in maps.lines() {
-        let mut parts = line.split_whitespace();
-        let (range, rights) = (parts.next().unwrap(), parts.next().unwrap());
-        if !rights.starts_with('r') || line.contains("[vvar") || line.contains("[vsyscall]") {
-            continue;
-        }
-        let (start, end) = range.split_once('-').unwrap();
-        let (start, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
-        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
-        memory.seek(SeekFrom::Start(start)).unwrap();
-        memory.read_exact(&mut bytes).unwrap_or_else(|error| panic!("{line}: {error}"));
-        searched += bytes.len();
-        for (name, secret) in &secrets {
-            let here = secret.chunks(16).any(|half| bytes.windows(16).any(|window| window == half));
-            if here && !found.contains(name) {
-                let places =
-                    bytes.windows(16).enumerate().filter(|(_, window)| secret.chunks(16).any(|half| half == *window));
-                let from_end: Vec<usize> = places.map(|(at, _)| bytes.len() - at).collect();
-                eprintln!("{mode}: {name}, so many bytes before the end of {line}: {from_end:?}");
-                found.push(*name);
-            }
-        }
-    }
-    (found, searched)
+    search_memory(child.0.id(), &secrets())
 }
 
 #[test]
 fn a_process_that_has_finished_with_a_key_holds_it_no_more() {
-    let (found, searched) = found_in("finished");
-    assert!(searched > 1 << 20, "{searched} bytes were searched");
-    assert!(found.is_empty(), "still in memory: {found:?}");
+    let image = image_of("finished");
+    assert!(image.searched > 1 << 20, "{} bytes were searched", image.searched);
+    assert!(image.found.is_empty(), "still in memory: {:?}", image.found);
 }
 
 #[test]
 fn keys_that_are_held_and_copies_that_nobody_erased_are_found() {
-    let (held, _) = found_in("held");
-    assert!(held.contains(&"content key") && held.contains(&"frame key"), "{held:?}");
-    let (copied, _) = found_in("copied");
-    assert_eq!(copied, ["content key"]);
+    let held = image_of("held");
+    assert!(held.names().contains(&"content key") && held.names().contains(&"frame key"), "{:?}", held.found);
+    assert_eq!(image_of("copied").names(), ["content key"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_enclave_holds_no_key_that_it_has_revoked_and_no_data_key_that_it_has_given_out() {
+    let world = World::without_enclave(Plan::default()).await;
+    let enclave = world.enclave_process(Path::new(env!("CARGO_BIN_EXE_demo")), 1 << 31);
+    let operator = world.operator();
+    let mut secrets = Vec::new();
+    for id in ["revoked", "kept"] {
+        operator.generate(id).await.unwrap();
+        let message = operator.encrypt(id, &[7; 200_000]).await.unwrap();
+        assert_eq!(operator.decrypt(&message).await.unwrap(), [7; 200_000]);
+        let wanted = IssueDataKeys { count: Some(8), ..IssueDataKeys::default() };
+        let issued = operator.client.issue_data_keys(&id.parse().unwrap(), &wanted).await.unwrap();
+        for released in &issued {
+            let item = (released.data_key.wrapped().clone(), EncryptionContext::new());
+            operator.client.unwrap_data_keys(vec![item], None).await.unwrap().remove(0).unwrap();
+            let data_key = released.data_key.data_key().material().expose().to_vec();
+            secrets.push((format!("a data key of {id}"), data_key));
+        }
+        secrets.push((id.to_owned(), world.newest_key()));
+    }
+    operator.revoke("revoked").await.unwrap();
+    // Answers are wiped when they are sent, and tasks end a moment after that.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let image = loop {
+        let image = search_memory(enclave.id(), &secrets);
+        if image.names() == ["kept"] || std::time::Instant::now() > deadline {
+            break image;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    };
+    println!("{} bytes of an enclave's memory were searched", image.searched);
+    assert_eq!(image.names(), ["kept"], "{:#?}", image.found);
 }

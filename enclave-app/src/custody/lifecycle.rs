@@ -170,7 +170,11 @@ impl Custody {
         } else {
             None
         };
-        if let Some(draft) = draft {
+        let recorded = draft.and_then(|draft| Some((draft, self.kms_failures.record(error.cause())?)));
+        if let Some((mut draft, left_out)) = recorded {
+            if left_out > 0 {
+                draft.details = format!("{}; {left_out} more of this cause before it", draft.details);
+            }
             let draft = match key {
                 Some((id, version)) => draft.key(id, Some(version)),
                 None => draft,

@@ -225,7 +225,9 @@ impl Custody {
                     EventDraft::new(AuditEventType::PolicyViolation, "KMS unwrapped another key than was wrapped")
                         .key(id, Some(version))
                         .body(body);
-                let _ = self.ledger.record(draft.into()).await;
+                if self.kms_failures.record("unwrapped-another-key").is_some() {
+                    let _ = self.ledger.record(draft.into()).await;
+                }
                 Err(CustodyError::OtherKey)
             }
         }

@@ -26,6 +26,7 @@ use super::{
     caller::Who,
     evidence::OCTETS,
     keys::{authorize, key_id},
+    memory::Room,
     transfer::{Ciphering, Incoming, Transfer},
 };
 use crate::{
@@ -44,6 +45,7 @@ pub(super) async fn encrypt(
 ) -> Result<Response, Failure> {
     let id = key_id(&id)?;
     let permit = authorize(&service, &principal, Operation::Encrypt, &id)?;
+    let room = service.memory.for_frames(2, FrameLength::DEFAULT).await?;
     let context = context_of(&headers)?.unwrap_or_default();
     let content_id = content_id_of(&headers)?;
     let purpose = Purpose {
@@ -58,7 +60,7 @@ pub(super) async fn encrypt(
     let encryptor = Encryptor::begin(&wrapping, &context, FrameLength::DEFAULT, &*service.entropy, &mut head)?;
     let incoming = Incoming::new(body.into_data_stream());
     let ciphering = Ciphering::Encrypt(Box::new(encryptor));
-    Ok(respond(&service, granted, None, (incoming, ciphering, head)))
+    Ok(respond(&service, (granted, room), None, (incoming, ciphering, head)))
 }
 
 pub(super) async fn decrypt(
@@ -72,6 +74,7 @@ pub(super) async fn decrypt(
     let mut incoming = Incoming::new(body.into_data_stream());
     let header = read_header(&mut incoming).await?;
     let (permit, version) = our_key(&service, &principal, Operation::Decrypt, &header)?;
+    let room = service.memory.for_frames(2, header.frame_length()).await?;
     let id = permit.key().clone();
     if let Some(expected) = expected {
         header.require_context(&expected)?;
@@ -91,7 +94,7 @@ pub(super) async fn decrypt(
     let pending = custody.reserve_use(Some(version), &purpose).await?;
     let granted = custody.confirm_use(pending, key).await?;
     let ciphering = Ciphering::Decrypt(Box::new(decryptor));
-    Ok(respond(&service, granted, Some(&context), (incoming, ciphering, Vec::new())))
+    Ok(respond(&service, (granted, room), Some(&context), (incoming, ciphering, Vec::new())))
 }
 
 /// A message in, the same content under the active version out. The caller sees none of the content.
@@ -107,6 +110,7 @@ pub(super) async fn rewrap(
     let (permit, version) = our_key(&service, &principal, Operation::Encrypt, &header)?;
     let id = permit.key().clone();
     let (context, frame_length) = (header.context().clone(), header.frame_length());
+    let room = service.memory.for_frames(4, frame_length).await?;
     let custody = &service.custody;
     let request = KeyRequest::Use { operation: KeyOperation::Rewrap, version: Some(version), context: None };
     custody.ledger.with_keys(|keys, now| keys.decide(&id, &request, now).map(drop)).or_else(|error| match error {
@@ -129,7 +133,7 @@ pub(super) async fn rewrap(
     let mut head = Vec::new();
     let writer = Encryptor::begin(&wrapping, &context, frame_length, &*service.entropy, &mut head)?;
     let ciphering = Ciphering::Reencrypt(Box::new(Reencryptor::new(reader, writer)), old);
-    Ok(respond(&service, granted, Some(&context), (incoming, ciphering, head)))
+    Ok(respond(&service, (granted, room), Some(&context), (incoming, ciphering, head)))
 }
 
 /// Reads the header of a message; what follows it stays in `incoming`.
@@ -165,7 +169,7 @@ fn our_key(
 
 fn respond(
     service: &Arc<Service>,
-    granted: UseGrant,
+    (granted, room): (UseGrant, Room),
     context: Option<&EncryptionContext>,
     (incoming, ciphering, head): (Incoming, Ciphering, Vec<u8>),
 ) -> Response {
@@ -178,7 +182,7 @@ fn respond(
     if let Some(context) = context.and_then(|context| context_header(context).parse().ok()) {
         response.headers_mut().insert(CONTEXT_HEADER, context);
     }
-    let transfer = Transfer::new(Arc::clone(service), granted, incoming, ciphering, head);
+    let transfer = Transfer::new(Arc::clone(service), (granted, room), incoming, ciphering, head);
     *response.body_mut() = Body::from_stream(transfer.into_stream().fuse());
     response
 }

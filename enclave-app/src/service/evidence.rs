@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::{Body, Bytes, to_bytes},
     extract::{Query, State, rejection::QueryRejection},
     http::header::CONTENT_TYPE,
@@ -24,7 +24,9 @@ use transcode_confidential::{
 
 use super::{
     Caller, Failure, Service,
+    caller::Peer,
     keys::mark_repeated,
+    memory,
     once::{self, Repeatable},
 };
 use crate::{grants::AdoptError, nsm::NsmError};
@@ -45,6 +47,7 @@ pub(super) struct Challenge {
 
 pub(super) async fn attestation(
     State(service): App,
+    Extension(peer): Extension<Peer>,
     challenge: Result<Query<Challenge>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let shape = || Failure::malformed("give nonce as 64 hexadecimal digits");
@@ -61,7 +64,9 @@ pub(super) async fn attestation(
         let headers = [(CONTENT_TYPE.as_str(), OCTETS.to_owned()), (NONCE_PATH_HEADER, path.to_string())];
         return Ok((headers, document.to_vec()).into_response());
     }
-    if !service.attestation_rate.allow() {
+    let known = peer.principal().is_some();
+    let rate = if known { &service.known_attestation_rate } else { &service.attestation_rate };
+    if !rate.allow() {
         return Err(busy());
     }
     let document = service.custody.attestor.channel_document(&service.channel.spki, &nonce).await;
@@ -166,5 +171,5 @@ pub(super) async fn policy(
 
 /// A whole body of at most `limit` bytes.
 pub(super) async fn bounded(body: Body, limit: usize) -> Result<Bytes, Failure> {
-    to_bytes(body, limit).await.map_err(|_| Failure::new(ErrorCode::TooLarge, format!("send at most {limit} bytes")))
+    to_bytes(body, limit).await.map_err(|error| memory::refusal(&error, limit))
 }

@@ -109,7 +109,9 @@ pub(super) async fn finish(State(service): State<Arc<Service>>, request: Request
     // The route as the router names it, never the path as the caller wrote it.
     let matched = request.extensions().get::<MatchedPath>().map(|path| format!("{method} {}", path.as_str()));
     let mut counted = Counted::new(&service.metrics, matched.unwrap_or_default());
+    let (request, held) = service.memory.hold(request);
     let mut response = next.run(request).await;
+    held.answered();
     counted.answered(response.extensions().get::<Failure>().map(|failure| failure.code));
     if let Some(failure) = response.extensions_mut().remove::<Failure>() {
         tracing::info!(request_id = %request_id.0, %method, code = %failure.code, "request refused");

@@ -10,7 +10,7 @@ use transcode_confidential::{
     message::{Decryptor, Encryptor, MessageError, Reencryptor},
 };
 
-use super::Service;
+use super::{Service, memory::Room};
 use crate::{
     custody::{OpenUse, UseGrant},
     keyring::KeyInUse,
@@ -101,12 +101,13 @@ pub(super) struct Transfer {
     ciphering: Option<Ciphering>,
     head: Vec<u8>,
     tally: Tally,
+    _room: Room,
 }
 
 impl Transfer {
     pub(super) fn new(
         service: Arc<Service>,
-        granted: UseGrant,
+        (granted, room): (UseGrant, Room),
         incoming: Incoming,
         ciphering: Ciphering,
         head: Vec<u8>,
@@ -114,7 +115,7 @@ impl Transfer {
         let UseGrant { key, open, .. } = granted;
         // No policy has version 0, so the permit is asked again before the first piece.
         let tally = Tally { service, policy_version: 0, key, open, hash: Sha256::new() };
-        Self { incoming, ciphering: Some(ciphering), head, tally }
+        Self { incoming, ciphering: Some(ciphering), head, tally, _room: room }
     }
 
     /// The response body. Nothing comes out of it that was not authenticated, or made, under the recorded use.

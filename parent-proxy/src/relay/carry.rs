@@ -48,6 +48,9 @@ pub enum End {
     Failed(io::ErrorKind),
 }
 
+/// How long the left end may stay silent after the right one has ended: it has nothing more to wait for, and holds a place.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// Buffers that one direction moves before everybody else has had a turn: the other direction, and other connections. At a
 /// gigabyte a second this is half a millisecond.
 const TURN: usize = 8;
@@ -99,7 +102,12 @@ pub async fn carry(
 fn next_deadline(directions: [&Direction<'_>; 2], patience: Patience) -> Result<Instant, End> {
     let now = Instant::now();
     let [forth, back] = directions;
-    let quiet = if forth.is_open() && back.is_open() { patience.idle } else { patience.linger };
+    let quiet = match (forth.is_open(), back.is_open()) {
+        (true, true) => patience.idle,
+        (false, true) => patience.linger,
+        // Whoever asked has been told the last that there is.
+        (_, false) => patience.linger.min(FAREWELL),
+    };
     let idle = forth.touched.max(back.touched) + quiet;
     if idle <= now {
         return Err(End::Idle);

@@ -6,12 +6,9 @@ use std::io::Write as _;
 
 use client::gateway::{Gateway, Settings, Token};
 use serde_json::json;
-use testkit::{
-    segments,
-    world::{OPERATOR, World},
-};
+use testkit::world::{OPERATOR, World};
 use tokio_util::sync::CancellationToken;
-use transcode_confidential::{audit::segment::RecordKind, cbor::Reader, entropy::OsEntropy};
+use transcode_confidential::entropy::OsEntropy;
 use transport::Endpoint;
 
 const KEY: &str = "content-key-1";
@@ -31,7 +28,7 @@ async fn main() {
         "socket": socket,
         "key": KEY,
         "version": 1,
-        "material": hex::encode(material(&world)),
+        "material": hex::encode(world.newest_key()),
         "log": world.segments_dir(),
     });
     println!("{about}");
@@ -41,18 +38,4 @@ async fn main() {
     stop.cancel();
     gateway.drained().await;
     world.check().intact();
-}
-
-/// What the mock KMS wrapped last: the content key.
-fn material(world: &World) -> Vec<u8> {
-    let segments = world.segments();
-    let mut records = segments.values().flat_map(|bytes| segments::records(bytes));
-    let wrapped = records.rfind(|(_, record)| record.kind == RecordKind::WrappedKey);
-    let (_, record) = wrapped.expect("a wrapped key is on the record");
-    // {0: 1, 1: ciphertext blob, ...}
-    let mut reader = Reader::new(&record.payload);
-    let mut map = reader.int_map(16).expect("a map");
-    map.required(0).and_then(|reader| reader.uint()).expect("a version");
-    let blob = map.required(1).and_then(|reader| reader.bytes(8192)).expect("a blob");
-    world.kms.reveal(blob).expect("KMS wrapped it")
 }

@@ -4,7 +4,7 @@ use parent_proxy::{Dependencies, Proxy, StartError, config::Config, store::Store
 use tokio_util::sync::CancellationToken;
 
 use super::island::Island;
-use crate::{disk::FaultyDisk, parent::ScriptedParent};
+use crate::{clock::JumpingClock, disk::FaultyDisk, parent::ScriptedParent};
 
 /// The parent of a world's enclaves.
 #[allow(clippy::large_enum_variant, reason = "there is one of them")]
@@ -24,9 +24,9 @@ pub(super) struct RunningProxy {
 }
 
 impl RunningProxy {
-    pub(super) async fn start(config: &str, disk: FaultyDisk) -> Self {
+    pub(super) async fn start(config: &str, disk: FaultyDisk, clock: JumpingClock) -> Self {
         let config = Config::parse(config, "world").expect("a good configuration");
-        let dependencies = Dependencies { disk: Arc::new(disk), ..Dependencies::system() };
+        let dependencies = Dependencies { disk: Arc::new(disk), clock: Arc::new(clock), ..Dependencies::system() };
         let (island, shutdown) = (Island::new("proxy"), CancellationToken::new());
         let proxy = loop {
             let starting = parent_proxy::start(config.clone(), dependencies.clone(), shutdown.clone());

@@ -9,4 +9,7 @@
     reason = "a test that fails should fail loudly, one that counts should say the count, and may be told how often"
 )]
 
+mod crowd;
+mod disks;
+mod input;
 mod streams;
