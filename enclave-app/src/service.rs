@@ -42,8 +42,13 @@ mod unproven;
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Extension, Router, middleware,
+    Router, middleware,
     routing::{get, post, put},
+};
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service as _, service_fn},
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -215,7 +220,12 @@ async fn connection(
     let certificate = if stranger { "none" } else { "shown" };
     metrics.count(Metric::Connections, &[certificate]);
     let _open = metrics.hold(Metric::ConnectionsOpen, certificate);
-    let service = TowerToHyperService::new(router.layer(Extension(caller)));
+    // The router is shared; what is known of the peer goes with each request.
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(caller.clone());
+        router.call(request)
+    });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD);
     http.max_buf_size(if stranger { STRANGER_BUFFER } else { BUFFER });

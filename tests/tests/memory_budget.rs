@@ -29,9 +29,9 @@ use transcode_confidential::{
 use transport::{Endpoint, Stream};
 
 const MIB: u64 = 1 << 20;
-/// What `docs/OPERATIONS.md` says: the program itself with its keys, and the most that one connection holds by itself.
+/// What `docs/OPERATIONS.md` says: the program itself with its keys, and what a connection holds by itself.
 const PROGRAM: u64 = 64 * MIB;
-const CONNECTION: u64 = 112 * 1024;
+const CONNECTION: u64 = 48 * 1024;
 const FILM: &str = "content-key-1";
 
 type Tls = tokio_rustls::client::TlsStream<Stream>;

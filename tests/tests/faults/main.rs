@@ -9,6 +9,7 @@
     reason = "a test that fails should fail loudly, one that counts should say the count, and may be told how often"
 )]
 
+mod credentials;
 mod crowd;
 mod disks;
 mod input;

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use client::{ClientError, ErrorKind};
+use enclave_app::Fatal;
 use testkit::{
     interposer::{
         Direction::{self, Back, Forth},
@@ -198,4 +199,63 @@ async fn the_proxy_s_stream_to_the_enclave_may_break_or_lie_at_any_byte() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stream_to_kms_may_break_or_lie_at_any_byte() {
     strike(Stream { name: "enclave to KMS, a key", wire: |wires| &wires.egress, work: Work::Key }, 61).await;
+}
+
+/// Boots over a stream that is struck; gives how many strikes were met.
+async fn boot_all(strikes: Vec<Strike>) -> usize {
+    let mut met = 0;
+    for part in strikes.chunks(20) {
+        let mut world = world().await;
+        let image = world.image().clone();
+        for (number, strike) in part.iter().enumerate() {
+            world.kill_enclave().await;
+            world.wires().host.arm(Some(*strike));
+            let booted = tokio::time::timeout(PATIENCE, world.launch(&image)).await;
+            met += usize::from(world.wires().host.has_struck());
+            world.wires().host.arm(None);
+            match booted.unwrap_or_else(|_| panic!("{strike:?}: it hangs")) {
+                Ok(()) => {}
+                Err(Fatal::Boot(_)) if !matches!(strike.fault, Fault::Delayed(_)) => {
+                    world.launch(&image).await.unwrap_or_else(|error| panic!("{strike:?}: {error}"));
+                }
+                Err(other) => panic!("{strike:?}: {other}"),
+            }
+            if number % 5 == 0 {
+                world.check().intact();
+            }
+        }
+        recovered("after boots", &world, &world.operator()).await;
+        world.check().intact();
+    }
+    met
+}
+
+/// `BOOT_STRIDE` has another number of bytes of which one is struck.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_may_be_interrupted_or_lied_to_at_any_byte() {
+    let stride = std::env::var("BOOT_STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(307);
+    let begun = Instant::now();
+    let mut first = world().await;
+    first.kill_enclave().await;
+    first.wires().host.arm(None);
+    let image = first.image().clone();
+    first.launch(&image).await.unwrap();
+    let mut strikes = Vec::new();
+    for direction in [Forth, Back] {
+        let length = first.wires().host.carried(direction);
+        println!("a boot, enclave to host service: {length} bytes {direction:?}");
+        for (number, offset) in (0..length).step_by(stride).enumerate() {
+            let delayed = Fault::Delayed(Duration::from_millis(5));
+            let fault = [Fault::Garbled, Fault::Cut, Fault::Garbled, Fault::Cut, delayed][number % 5];
+            strikes.push(Strike { direction, offset, fault });
+        }
+    }
+    let share = strikes.len().div_ceil(WORLDS);
+    let worlds = strikes.chunks(share).map(|share| tokio::spawn(boot_all(share.to_vec())));
+    let mut met = 0;
+    for struck in worlds.collect::<Vec<_>>() {
+        met += struck.await.unwrap();
+    }
+    println!("a boot: {} cases, {met} met, {:.0?} in all", strikes.len(), begun.elapsed());
+    assert!(met * 10 > strikes.len() * 8, "{met} of {}", strikes.len());
 }
