@@ -82,6 +82,12 @@ impl Load {
     }
 }
 
+/// Reads what has come of an answer.
+async fn read_rest(stream: &mut Tls) {
+    let mut rest = [0; 4096];
+    while let Ok(Ok(1..)) = tokio::time::timeout(Duration::from_millis(2), stream.read(&mut rest)).await {}
+}
+
 /// The beginning of a handshake of almost 64 KiB, in records of 16 KiB.
 fn long_hello() -> Vec<u8> {
     let message = [&[1, 0, 0xff, 0xff][..], &[0; 0xff00]].concat();
@@ -145,14 +151,22 @@ async fn whatever_is_asked_of_it_the_enclave_stays_within_its_memory() {
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).await.unwrap();
         assert_eq!(&answer[9..], b"200");
+        read_rest(stream).await;
     }
     load.measured(&format!("{} known clients that have asked something", idle.len()));
     let head = format!("GET /v1/checkpoint HTTP/1.1\r\nhost: x\r\nx: {}", "y".repeat(60_000));
     for stream in &mut idle {
         let _ = tokio::time::timeout(Duration::from_secs(5), stream.write_all(head.as_bytes())).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), stream.flush()).await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     load.measured("the same, each with a head of 60 KB without an end");
+    // The control: that is what they wait for.
+    let last = idle.last_mut().unwrap();
+    last.write_all(b"\r\n\r\n").await.unwrap();
+    let mut answer = [0; 12];
+    last.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer[9..], b"200");
     drop(idle);
 
     let body = post(&format!("/v1/keys/{FILM}/data-keys"), 250_000, 249_000);

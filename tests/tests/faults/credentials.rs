@@ -20,7 +20,7 @@ use transcode_confidential::protocol::host::{Credentials, HostError, Reply, Requ
 use transport::{Endpoint, Limits, Stream};
 
 /// Most of the time is spent waiting for an answer whose end was struck.
-const PROXIES: usize = 12;
+const PROXIES: usize = 32;
 const DOCUMENT: &str = r#"{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"ROLE","SecretAccessKey":"s3cr3t","Token":"t0k3n","Expiration":"2199-01-31T18:00:00Z"}"#;
 
 /// Answers as the instance metadata service does.
