@@ -110,6 +110,8 @@ pub enum ParentKind {
     Proxy,
     /// One that does as it is told, with the log in memory.
     Scripted,
+    /// None of ours: proxy and enclave are processes that somebody else starts.
+    Outside,
 }
 
 impl Default for Plan {
@@ -219,6 +221,7 @@ impl World {
             ParentKind::Proxy => {
                 Parent::Proxy(RunningProxy::start(&proxy_config, disk.clone(), parent_clock.clone()).await)
             }
+            ParentKind::Outside => Parent::Gone,
             ParentKind::Scripted => {
                 let IssuedCredentials { access_key_id, secret_access_key, session_token, lifetime } =
                     credentials.clone();
@@ -420,6 +423,11 @@ impl World {
     /// The measured configuration.
     pub const fn config(&self) -> &config::Config {
         &self.config
+    }
+
+    /// The proxy's configuration, TOML.
+    pub fn proxy_config(&self) -> &str {
+        &self.proxy_config
     }
 
     /// The directory of everything.
