@@ -32,8 +32,7 @@ impl Deployment {
         world.hypervisor.pki().save(dir);
         std::fs::write(dir.join("kms-ca.pem"), world.kms.authority_pem()).unwrap();
         std::fs::write(enclave_config(dir), enclave_toml(&world)).unwrap();
-        let admin = format!("[admin]\nlisten = \"unix:{}/admin.sock\"\n", dir.display());
-        std::fs::write(dir.join("proxy.toml"), format!("{}\n{admin}", world.proxy_config())).unwrap();
+        std::fs::write(dir.join("proxy.toml"), world.proxy_config()).unwrap();
         Self { world, proxy: None, enclave: None }
     }
 

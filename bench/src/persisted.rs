@@ -93,10 +93,10 @@ pub(crate) async fn run(scratch: &Path, appenders: usize, events: usize) -> Run 
 }
 
 async fn ledger(host: Endpoint) -> (Ledger, CancellationToken, tokio::task::JoinHandle<()>) {
-    let session = [7; 16];
+    let (session, stop) = ([7; 16], CancellationToken::new());
     let begin = Instant::now();
     let link = loop {
-        match HostLink::open(&host, session, PATIENCE).await {
+        match HostLink::open(&host, session, PATIENCE, &stop).await {
             Ok((link, _)) => break Arc::new(link),
             Err(error) => assert!(begin.elapsed() < PATIENCE, "the proxy does not come up: {error}"),
         }
@@ -108,7 +108,7 @@ async fn ledger(host: Endpoint) -> (Ledger, CancellationToken, tokio::task::Join
     let name = (LogId::new([9; 16]), "i-0123456789abcdef0-enc0123456789abcdef".to_owned());
     let ledger = Ledger::new(name, chain, Fold::new(), Arc::new(SystemClock), patience);
     let key = Arc::new(SigningKey::from_seed(&KeyMaterial::from_bytes([1; 32])).unwrap());
-    let store = Store { endpoint: host, session };
+    let store = Store { endpoint: host, session, stop };
     let abandon = CancellationToken::new();
     let writer = LedgerWriter::new(ledger.clone(), key, store, watch::Sender::new(Some(link)));
     let writer = writer.run(abandon.clone());
