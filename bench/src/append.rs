@@ -21,8 +21,9 @@ pub(crate) fn run(output: &Output) -> Table {
         let rounds: Vec<_> = (0..rounds)
             .map(|_| {
                 let run = runtime.block_on(persisted::run(&output.dir, appenders, events));
-                let bare = rivals::bare(&output.dir, &portions(&run));
-                (run, bare)
+                let portions = portions(&run);
+                let bare = rivals::bare(&output.dir, &portions);
+                Round { run, bare, laid_out: rivals::laid_out(&output.dir, &portions) }
             })
             .collect();
         table.add(row(appenders, &rounds));
@@ -43,6 +44,13 @@ pub(crate) fn run(output: &Output) -> Table {
     table
 }
 
+/// The appends, and then what a loop makes of the same bytes.
+struct Round {
+    run: persisted::Run,
+    bare: Duration,
+    laid_out: Duration,
+}
+
 /// The batches, joined into as many writes as the proxy made of them.
 fn portions(run: &persisted::Run) -> Vec<Vec<u8>> {
     let count = run.syncs.clamp(1, run.batches.len());
@@ -53,18 +61,20 @@ fn portions(run: &persisted::Run) -> Vec<Vec<u8>> {
     portions
 }
 
-fn row(appenders: usize, rounds: &[(persisted::Run, Duration)]) -> Row {
-    let ratio = median(rounds.iter().map(|(run, bare)| bare.as_secs_f64() / run.time.as_secs_f64()).collect());
-    let rate = median(rounds.iter().map(|(run, _)| run.events as f64 / run.time.as_secs_f64()).collect());
-    let limit = median(rounds.iter().map(|(run, bare)| run.events as f64 / bare.as_secs_f64()).collect());
-    let of =
-        |share| median(rounds.iter().map(|(run, _)| quantile(&run.latencies, share).as_secs_f64() * 1e3).collect());
-    let batch = median(rounds.iter().map(|(run, _)| run.events as f64 / run.batches.len() as f64).collect());
-    let write = median(rounds.iter().map(|(run, _)| run.events as f64 / run.syncs as f64).collect());
+fn row(appenders: usize, rounds: &[Round]) -> Row {
+    let middle = |of: &dyn Fn(&Round) -> f64| median(rounds.iter().map(of).collect());
+    let ratio = middle(&|round| round.bare.as_secs_f64() / round.run.time.as_secs_f64());
+    let rate = middle(&|round| round.run.events as f64 / round.run.time.as_secs_f64());
+    let limit = middle(&|round| round.run.events as f64 / round.bare.as_secs_f64());
+    let laid_out = middle(&|round| round.run.events as f64 / round.laid_out.as_secs_f64());
+    let latency = |share| middle(&|round| quantile(&round.run.latencies, share).as_secs_f64() * 1e3);
+    let batch = middle(&|round| round.run.events as f64 / round.run.batches.len() as f64);
+    let write = middle(&|round| round.run.events as f64 / round.run.syncs as f64);
     let figures = format!(
-        "{rate:.0} events/s (bare {limit:.0}), p50 {:.2} ms, p99 {:.2} ms, {batch:.1} events a batch, {write:.1} a write",
-        of(0.5),
-        of(0.99)
+        "{rate:.0} events/s (bare {limit:.0}; into a file laid out ahead {laid_out:.0}), p50 {:.2} ms, p99 {:.2} ms, {batch:.1} \
+         events a batch, {write:.1} a write",
+        latency(0.5),
+        latency(0.99)
     );
     Row::ratio(format!("persisted append, {appenders} at once"), ratio, TARGET, figures)
 }

@@ -14,7 +14,8 @@ use crate::process::Process;
 
 /// The image that the enclaves are of.
 pub(crate) const IMAGE: &str = "enclave";
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
+const PAUSE: Duration = Duration::from_millis(5);
 
 pub(crate) struct Deployment {
     pub(crate) world: World,
@@ -75,16 +76,34 @@ impl Deployment {
         self.world.caller(OPERATOR)
     }
 
+    /// Most resident memory of the enclave so far, KiB.
+    pub(crate) fn peak_of_enclave(&self) -> u64 {
+        self.enclave.as_ref().map_or(0, Process::peak)
+    }
+
+    /// Whether the proxy tells the enclave of snapshots; from its next start on.
+    pub(crate) fn offer_snapshots(&self, offer: bool) {
+        let config = self.world.proxy_config().replace("[store]\n", &format!("[store]\noffer_snapshots = {offer}\n"));
+        std::fs::write(self.world.dir().join("proxy.toml"), config).unwrap();
+    }
+
+    /// Waits until the proxy has opened its store and listens.
+    pub(crate) async fn listening(&self) {
+        let admin = self.world.dir().join("admin.sock");
+        until("the proxy does not come up", || async { UnixStream::connect(&admin).is_ok() }).await;
+    }
+
     /// Waits until requests are answered.
-    pub(crate) async fn serving(&self) -> Duration {
-        let begin = Instant::now();
-        loop {
-            if self.operator().client.status().await.is_ok() {
-                return begin.elapsed();
-            }
-            assert!(begin.elapsed() < PATIENCE, "the system does not come up");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    pub(crate) async fn serving(&self) {
+        until("the system does not come up", || async { self.operator().client.status().await.is_ok() }).await;
+    }
+}
+
+async fn until<F: Future<Output = bool>>(complaint: &str, mut condition: impl FnMut() -> F) {
+    let begin = Instant::now();
+    while !condition().await {
+        assert!(begin.elapsed() < PATIENCE, "{complaint}");
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -9,7 +9,6 @@ use testkit::world::Caller;
 use transcode_confidential::keys::KeyRotationPolicy;
 
 use crate::{
-    Output,
     deployment::Deployment,
     table::{Row, Table},
 };
@@ -21,9 +20,7 @@ const KEY: &str = "content-1";
 ///
 /// # Panics
 /// Where anything that was acknowledged is missing, or the log is not intact.
-pub(crate) fn run(output: &Output, cycles: u32) -> Table {
-    let cycles = if output.short { cycles.min(20) } else { cycles };
-    tempfile::env::override_temp_dir(&output.dir).unwrap();
+pub(crate) fn run(cycles: u32) -> Table {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (acknowledged, events, time) = runtime.block_on(killed_again_and_again(cycles));
     let mut table = Table::new("kill -9 under load");

@@ -11,7 +11,8 @@ pub(crate) fn describe() -> String {
     let load = read("/proc/loadavg");
     let load = load.split(' ').next().unwrap_or("?");
     let extension = if info.contains("sha_ni") { "SHA extensions" } else { "no SHA extensions" };
-    format!("{model}, {cores} cores, {extension}, Linux {}; load {load} at the start", kernel.trim())
+    let build = if cfg!(debug_assertions) { ", NOT OPTIMISED" } else { "" };
+    format!("{model}, {cores} cores, {extension}, Linux {}{build}; load {load} at the start", kernel.trim())
 }
 
 /// The commit that is measured.

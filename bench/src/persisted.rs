@@ -41,13 +41,13 @@ pub(crate) struct Run {
 }
 
 /// A use of a key, of 256 bytes as a leaf.
-pub(crate) fn draft() -> EventDraft {
-    EventDraft::new(AuditEventType::KeyUsed, "message decrypted, segment 000123 of rendition 1080p")
+fn draft() -> EventDraft {
+    EventDraft::new(AuditEventType::KeyUsed, "data key unwrapped, segment 000123 of rendition 1080p")
         .key(KEY, Some(KeyVersion(1)))
         .principal("transcoder-eu-central-1a")
         .content("title-4711/season-1/episode-3")
         .body(EventBody::KeyUsed {
-            operation: KeyOperation::Decrypt,
+            operation: KeyOperation::UnwrapDataKey,
             uses: 0,
             context: Some(Digest::new([7; 32])),
             period: None,
@@ -66,16 +66,8 @@ pub(crate) async fn run(scratch: &Path, appenders: usize, events: usize) -> Run 
     std::fs::write(at("proxy.toml"), config).unwrap();
     let proxy = Process::proxy(&at("proxy.toml"));
     let (ledger, abandon, writer) = ledger(Endpoint::Unix(at("host"))).await;
-    // A key to use, and everything warm.
-    let body = EventBody::KeyCreated {
-        record: None,
-        max_age_secs: 86_400,
-        max_uses: 1 << 20,
-        require_attestation: false,
-        reason: CreationReason::Initial,
-    };
-    let key = EventDraft::new(AuditEventType::KeyGenerated, "made").key(KEY, Some(KeyVersion(1))).body(body);
-    ledger.record(key.into()).await.unwrap().persisted().await.unwrap();
+    make_key(&ledger).await;
+    // Everything warm.
     append(&ledger, appenders, appenders).await;
     let name = "transcode_proxy_store_sync_seconds_count";
     let warm = ledger.persisted().size;
@@ -90,6 +82,19 @@ pub(crate) async fn run(scratch: &Path, appenders: usize, events: usize) -> Run 
     proxy.stop();
     latencies.sort_unstable();
     Run { events: latencies.len(), time, latencies, batches: batches(&at("log"), warm), syncs }
+}
+
+/// Makes the key that the drafts are about.
+pub(crate) async fn make_key(ledger: &Ledger) {
+    let body = EventBody::KeyCreated {
+        record: None,
+        max_age_secs: 86_400,
+        max_uses: 1 << 20,
+        require_attestation: false,
+        reason: CreationReason::Initial,
+    };
+    let key = EventDraft::new(AuditEventType::KeyGenerated, "made").key(KEY, Some(KeyVersion(1))).body(body);
+    ledger.record(key.into()).await.unwrap().persisted().await.unwrap();
 }
 
 async fn ledger(host: Endpoint) -> (Ledger, CancellationToken, tokio::task::JoinHandle<()>) {
@@ -115,7 +120,8 @@ async fn ledger(host: Endpoint) -> (Ledger, CancellationToken, tokio::task::Join
     (ledger, abandon, tokio::spawn(async move { writer.await.unwrap() }))
 }
 
-async fn append(ledger: &Ledger, appenders: usize, events: usize) -> Vec<Duration> {
+/// Appends, each appender the next event when the one before is durable. Gives how long each took.
+pub(crate) async fn append(ledger: &Ledger, appenders: usize, events: usize) -> Vec<Duration> {
     let tasks: Vec<_> = (0..appenders)
         .map(|_| {
             let ledger = ledger.clone();

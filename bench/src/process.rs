@@ -27,9 +27,7 @@ pub(crate) enum Role {
 pub(crate) fn run(role: Role) -> ExitCode {
     if let Role::Client { arguments } = role {
         let exit = client::cli::run(std::iter::once("confidential".into()).chain(arguments));
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        println!("peak KiB {}", peak.unwrap());
+        println!("peak KiB {}", memory(std::process::id(), "VmHWM:"));
         return exit.into();
     }
     let shutdown = CancellationToken::new();
@@ -63,15 +61,20 @@ async fn proxy(config: &Path, shutdown: CancellationToken) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn enclave(dir: &Path, shutdown: CancellationToken) -> ExitCode {
+/// The enclave of a directory, launched anew.
+pub(crate) fn enclave_parts(dir: &Path) -> Parts {
     let hypervisor = MockHypervisor::under(MockPki::load(dir), Arc::new(SystemClock));
-    let parts = Parts {
+    Parts {
         config: Config::from_toml(&std::fs::read_to_string(deployment::enclave_config(dir)).unwrap()).unwrap(),
         nsm: hypervisor.launch(&MockImage::named(deployment::IMAGE)),
         attestation_root: hypervisor.trust_root(),
         kms_roots: deployment::kms_roots(dir),
         boottime: Arc::new(KernelBoottime),
-    };
+    }
+}
+
+async fn enclave(dir: &Path, shutdown: CancellationToken) -> ExitCode {
+    let parts = enclave_parts(dir);
     match enclave_app::run(parts, |_| {}, shutdown).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -119,13 +122,20 @@ impl Process {
 
     /// Resident memory in KiB, and number of open files.
     pub(crate) fn size(&self) -> (u64, usize) {
-        let of = format!("/proc/{}", self.0.id());
-        let status = std::fs::read_to_string(format!("{of}/status")).unwrap_or_default();
-        let resident =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
-        let files = std::fs::read_dir(format!("{of}/fd")).map_or(0, Iterator::count);
-        (resident.unwrap_or(0), files)
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.0.id())).map_or(0, Iterator::count);
+        (memory(self.0.id(), "VmRSS:"), files)
     }
+
+    /// Most resident memory so far, in KiB.
+    pub(crate) fn peak(&self) -> u64 {
+        memory(self.0.id(), "VmHWM:")
+    }
+}
+
+fn memory(process: u32, what: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let figure = status.lines().find_map(|line| line.strip_prefix(what)?.trim().strip_suffix(" kB")?.parse().ok());
+    figure.unwrap_or(0)
 }
 
 impl Drop for Process {

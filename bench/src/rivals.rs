@@ -2,7 +2,7 @@
 
 use std::{
     fs::OpenOptions,
-    io::Write as _,
+    io::{Seek as _, Write as _},
     path::Path,
     time::{Duration, Instant},
 };
@@ -10,10 +10,22 @@ use std::{
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-/// The same bytes, written as they come and synced with fdatasync: the limit of any log on this disk.
+/// The same bytes, written as they come and synced with fdatasync: the limit of any log that grows on this disk.
 pub(crate) fn bare(dir: &Path, portions: &[Vec<u8>]) -> Duration {
+    written(dir, portions, 0)
+}
+
+/// The same into a file that was written full of zeros and synced before: what laying segments out ahead could reach.
+pub(crate) fn laid_out(dir: &Path, portions: &[Vec<u8>]) -> Duration {
+    written(dir, portions, portions.iter().map(Vec::len).sum())
+}
+
+fn written(dir: &Path, portions: &[Vec<u8>], ahead: usize) -> Duration {
     let path = dir.join("bare");
-    let mut file = OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&path).unwrap();
+    file.write_all(&vec![0; ahead]).unwrap();
+    file.sync_all().unwrap();
+    file.rewind().unwrap();
     let begin = Instant::now();
     for portion in portions {
         file.write_all(portion).unwrap();

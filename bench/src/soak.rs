@@ -13,7 +13,6 @@ use testkit::world::{Acknowledged, Caller, key_id};
 use transcode_confidential::{keys::KeyRotationPolicy, message::EncryptionContext};
 
 use crate::{
-    Output,
     deployment::Deployment,
     table::{Row, Table},
 };
@@ -33,9 +32,7 @@ struct Counts {
 
 /// # Panics
 /// Where content comes back changed, a process ends by itself, or the log is not intact at the end.
-pub(crate) fn run(output: &Output, minutes: f64) -> Table {
-    tempfile::env::override_temp_dir(&output.dir).unwrap();
-    let minutes = if output.short { minutes.min(0.5) } else { minutes };
+pub(crate) fn run(minutes: f64) -> Table {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(soaked(Duration::from_secs_f64(60.0 * minutes)))
 }

@@ -6,6 +6,7 @@
 mod args;
 mod attestation;
 mod audit;
+mod bench;
 mod connection;
 mod content;
 mod destination;
@@ -82,6 +83,7 @@ fn dispatch(
         Command::Top(request) => top::run(&request, &global, environment),
         Command::Pki(verb) => pki::run(verb),
         Command::Policy(verb) => policy::run(verb, &global, environment),
+        Command::Bench { arguments } => Err(bench::become_it(arguments, global.json)),
     }
 }
 

@@ -430,6 +430,11 @@ impl World {
         &self.proxy_config
     }
 
+    /// Changes the proxy's configuration, from its next start on.
+    pub fn configure_proxy(&mut self, change: impl FnOnce(&str) -> String) {
+        self.proxy_config = change(&self.proxy_config);
+    }
+
     /// The directory of everything.
     pub fn dir(&self) -> &Path {
         self.dir.path()

@@ -2,7 +2,7 @@ mod audit;
 mod gateway;
 mod top;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use transcode_confidential::{
@@ -99,6 +99,13 @@ pub(super) enum Command {
     /// Make, sign, show and hand over policy: who may do what
     #[command(subcommand)]
     Policy(PolicyVerb),
+    /// Run the benches: the program `confidential-bench`, beside this one or on the path
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What it is to do
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<OsString>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

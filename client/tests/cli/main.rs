@@ -8,6 +8,7 @@
 )]
 
 mod attestation;
+mod bench;
 mod local;
 mod offline;
 

@@ -54,10 +54,12 @@ pub enum HostFailure {
 
 /// One connection to the parent.
 pub struct HostLink {
-    requests: mpsc::Sender<(Request, oneshot::Sender<Reply>)>,
+    requests: mpsc::Sender<Asked>,
     closed: CancellationToken,
 }
 
+/// A request, and whoever waits for the answer.
+type Asked = (Arc<Request>, oneshot::Sender<Reply>);
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Reply>>>>;
 
 impl HostLink {
@@ -109,13 +111,14 @@ impl HostLink {
         }
     }
 
-    /// Asks; the answer comes later. Requests are written in the order of these calls.
+    /// Asks; the answer comes later. Requests are written in the order of these calls. Whoever may have to ask the same again
+    /// shares the request.
     ///
     /// # Errors
     /// [`HostFailure::Ended`].
-    pub async fn send(&self, request: Request) -> Result<oneshot::Receiver<Reply>, HostFailure> {
+    pub async fn send(&self, request: impl Into<Arc<Request>>) -> Result<oneshot::Receiver<Reply>, HostFailure> {
         let (answer, receiver) = oneshot::channel();
-        self.requests.send((request, answer)).await.map_err(|_| HostFailure::Ended)?;
+        self.requests.send((request.into(), answer)).await.map_err(|_| HostFailure::Ended)?;
         Ok(receiver)
     }
 
@@ -138,7 +141,7 @@ impl Drop for HostLink {
 
 async fn write(
     mut writer: FrameWriter<WriteHalf<Stream>>,
-    mut queue: mpsc::Receiver<(Request, oneshot::Sender<Reply>)>,
+    mut queue: mpsc::Receiver<Asked>,
     waiting: Waiting,
     closed: CancellationToken,
 ) {
@@ -154,7 +157,7 @@ async fn write(
                     Some(request) => request,
                     None => return Ok(()),
                 },
-                _ = ping.tick() => (Request::Ping, expect_answer(&closed)),
+                _ = ping.tick() => (Request::Ping.into(), expect_answer(&closed)),
             };
             next_id += 1;
             waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(next_id, answer);

@@ -12,7 +12,7 @@ use transcode_confidential::{
         segment::{Record, RecordKind},
         tree::BatchTree,
     },
-    ids::LeafHash,
+    ids::{LeafHash, Sequence},
     protocol::{
         host::{APPEND_LIMIT, Append, Durable, HostError, Reply, Request, Welcome},
         metrics::Metric,
@@ -78,8 +78,10 @@ pub struct LedgerWriter {
 /// A sealed batch that is not acknowledged yet.
 struct Flight {
     /// What comes before the batch's own records, a snapshot for the most part, in pieces that fit a frame.
-    staged: Vec<Vec<Record>>,
-    append: Append,
+    staged: Vec<Arc<Request>>,
+    append: Arc<Request>,
+    first: Sequence,
+    after: Durable,
     seal: Seal,
     tree: BatchTree,
     hashes: Vec<LeafHash>,
@@ -222,22 +224,19 @@ impl LedgerWriter {
         }
         all.push(Record::new(RecordKind::Seal, seal.to_bytes()));
         let (staged, records) = staged(all);
-        let append = Append {
-            log_id: self.ledger.log_id(),
-            epoch: state.epoch,
-            first: batch.first,
-            previous,
-            after: Durable { size: state.size, last: state.last },
-            records,
-        };
+        let (first, after) = (batch.first, Durable { size: state.size, last: state.last });
+        let log_id = self.ledger.log_id();
+        let append = Append { log_id, epoch: state.epoch, first, previous, after, records };
+        let append = Arc::new(Request::Append(append));
+        let staged = staged.into_iter().map(|records| Arc::new(Request::Stage(records))).collect();
         self.metrics.count(Metric::LogBatches, &[]);
         self.metrics.set(Metric::LogSealed, &[], state.size);
-        Flight { staged, append, seal, tree, hashes: batch.hashes, waiters, sealed_at: Instant::now() }
+        Flight { staged, append, first, after, seal, tree, hashes: batch.hashes, waiters, sealed_at: Instant::now() }
     }
 
     /// Takes in that the oldest batch in flight is durable. `false` where that is not what the parent said.
     fn acknowledge(&mut self, durable: Durable) -> bool {
-        if self.in_flight.front().is_none_or(|flight| flight.append.after != durable) {
+        if self.in_flight.front().is_none_or(|flight| flight.after != durable) {
             return false;
         }
         if let Some(flight) = self.in_flight.pop_front() {
@@ -281,9 +280,9 @@ impl LedgerWriter {
         if durable == self.acknowledged {
             return Ok(());
         }
-        let known = self.in_flight.iter().position(|flight| flight.append.after == durable);
+        let known = self.in_flight.iter().position(|flight| flight.after == durable);
         for _ in 0..=known.ok_or(LedgerFatal::StoreWentBack)? {
-            if let Some(after) = self.in_flight.front().map(|flight| flight.append.after) {
+            if let Some(after) = self.in_flight.front().map(|flight| flight.after) {
                 self.acknowledge(after);
             }
         }
@@ -310,18 +309,17 @@ impl LedgerWriter {
 impl Flight {
     /// Sends the batch; the answer to it comes later. Where a piece before it is refused, so is the batch: it is not whole.
     async fn send(&self, link: &HostLink) -> Result<oneshot::Receiver<Reply>, HostFailure> {
-        for records in &self.staged {
-            drop(link.send(Request::Stage(records.clone())).await?);
+        for piece in &self.staged {
+            drop(link.send(Arc::clone(piece)).await?);
         }
-        link.send(Request::Append(self.append.clone())).await
+        link.send(Arc::clone(&self.append)).await
     }
 
     /// Hands out the receipts.
     fn tell(self) {
-        let first = self.append.first;
-        for ((sequence, leaf), waiter) in (first.0..).zip(self.hashes).zip(self.waiters) {
+        for ((sequence, leaf), waiter) in (self.first.0..).zip(self.hashes).zip(self.waiters) {
             let path = self.tree.path(sequence).unwrap_or_default();
-            let sequence = transcode_confidential::ids::Sequence(sequence);
+            let sequence = Sequence(sequence);
             // Whoever gave up waiting has dropped its end.
             let _ = waiter.receipt.send(Receipt { seal: self.seal, sequence, leaf, path });
         }

@@ -444,3 +444,41 @@ async fn a_tail_follows_the_log_over_restarts_line_by_line_and_ends_when_nobody_
     }
     assert_eq!(tailing.join().unwrap(), 0);
 }
+
+#[tokio::test]
+async fn a_tail_goes_on_while_the_segments_that_it_reads_are_closed_and_packed() {
+    let mut world = written().await;
+    world.stop_proxy().await;
+    let often = "[store]\nsegment_age = \"1s\"\npack_after = \"1s\"\n";
+    world.configure_proxy(|text| text.replace("[store]\n", often));
+    world.start_proxy().await;
+    let desk = Desk::at(&world, "operator");
+    let operator = world.operator();
+    let pipe = Pipe::default();
+    // From the first event on: what it reads at first is packed while it reads, and what it reads later had been written just now.
+    let args = desk.args(&["audit", "tail", "-f", "--json", "--after", "0"]);
+    let mut out = pipe.clone();
+    let tailing = std::thread::spawn(move || client::cli::run_with(args, &mut out, &mut Vec::new()).code());
+    let packed = |world: &World| {
+        let entries = std::fs::read_dir(world.segments_dir()).unwrap();
+        entries.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".seg.gz")).count()
+    };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
+    while packed(&world) < 4 {
+        assert!(tokio::time::Instant::now() < deadline, "nothing is packed");
+        // The enclave may not have found the proxy again yet.
+        let _ = operator.encrypt("content-key-1", b"frame").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let last = world.acknowledged.receipts().iter().map(|receipt| receipt.sequence.0).max().unwrap();
+    let text = pipe.until(|text| text.contains(&format!("\"sequence\":{last},"))).await;
+    let sequences = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["sequence"].as_u64().unwrap());
+    let sequences: Vec<u64> = sequences.take_while(|sequence| *sequence <= last).collect();
+    assert_eq!(sequences, (1..=last).collect::<Vec<_>>(), "no gap, and nothing twice");
+    pipe.0.lock().unwrap().1 = true;
+    while !tailing.is_finished() {
+        let _ = operator.encrypt("content-key-1", b"frame").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(tailing.join().unwrap(), 0);
+}

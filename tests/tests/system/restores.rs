@@ -1,6 +1,8 @@
 //! A log that is taken up again from an older copy: refused by everybody who knows better, unless the policy authority ordered
 //! it; and then on the record.
 
+use std::time::Duration;
+
 use client::{ClientError, log_memory::LogError};
 use testkit::world::{Plan, World};
 use transcode_confidential::{
@@ -8,7 +10,7 @@ use transcode_confidential::{
         EventBody,
         verify::{Note, Verdict},
     },
-    ids::Epoch,
+    ids::{Epoch, Sequence},
 };
 
 use crate::answers::code;
@@ -81,6 +83,16 @@ async fn an_order_is_recorded_and_accepted_by_who_is_told_to_and_the_evidence_is
     operator.client.accept_restored();
     assert_eq!(operator.decrypt(&kept).await.unwrap(), b"kept");
     assert!(code(operator.encrypt("content-key-2", b"x").await).status() >= 400, "that key is lost");
+    // Read live, the log goes across the restored epoch as it is on disk, without a gap.
+    let size = operator.client.log().await.unwrap().checkpoint().state().size;
+    let mut reader = operator.client.read_log(Sequence(0));
+    let mut told = Vec::new();
+    while reader.position().0 < size {
+        told.extend(reader.next(Duration::ZERO).await.unwrap().events.into_iter().map(|(event, _)| event));
+    }
+    let stored = world.check_until(|checked| checked.events.len() as u64 >= size).await.events;
+    assert_eq!(told[..], stored[..told.len()]);
+    assert!(told.iter().any(|event| matches!(event.body, Some(EventBody::Restored { .. }))));
     let lost: Vec<_> = std::fs::read_dir(world.memory("operator").dir().join("lost")).unwrap().collect();
     assert_eq!(lost.len(), 1);
     // From here on the log is the log again, without being told.

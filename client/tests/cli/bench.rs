@@ -1,0 +1,37 @@
+//! `confidential bench` is another program.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use super::{Ran, command};
+
+#[test]
+fn the_benches_are_another_program_and_without_it_one_learns_how_to_build_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = command(dir.path(), ["--json", "bench", "audit"]).env("PATH", dir.path()).output().map(Ran::new).unwrap();
+    let ran = ran.expect(2);
+    assert!(ran.stderr.contains("cargo build --release -p bench"), "{}", ran.stderr);
+    assert_eq!(ran.json()["error"]["code"], "USAGE");
+}
+
+#[test]
+fn the_program_beside_this_one_gets_every_argument_and_its_exit_code_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("confidential");
+    fs::copy(env!("CARGO_BIN_EXE_confidential"), &own).unwrap();
+    script(&dir.path().join("confidential-bench"), "beside");
+    fs::create_dir(dir.path().join("path")).unwrap();
+    script(&dir.path().join("path/confidential-bench"), "path");
+    let run = |args: &[&str]| Command::new(&own).args(args).output().map(Ran::new).unwrap().expect(7).stdout;
+    assert_eq!(run(&["bench", "soak", "--minutes", "3", "--help"]), "beside soak --minutes 3 --help\n");
+    assert_eq!(run(&["--json", "bench", "audit"]), "beside audit --json\n");
+    assert_eq!(run(&["bench", "--help"]), "beside --help\n");
+    fs::remove_file(dir.path().join("confidential-bench")).unwrap();
+    let path = format!("{}:/usr/bin:/bin", dir.path().join("path").display());
+    let ran = Command::new(&own).args(["bench", "audit"]).env("PATH", path).output().map(Ran::new).unwrap();
+    assert_eq!(ran.expect(7).stdout, "path audit\n");
+}
+
+fn script(path: &Path, name: &str) {
+    fs::write(path, format!("#!/bin/sh\necho {name} \"$@\"\nexit 7\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
