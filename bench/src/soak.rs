@@ -153,7 +153,7 @@ async fn work(caller: Caller, acknowledged: Acknowledged, counts: Arc<Counts>, w
             let request = DecryptRequest::default();
             let read = caller.client.decrypt(&request, std::io::Cursor::new(message), &mut back).await?;
             assert!(back == content, "content came back changed");
-            if round as u64 % KEPT == 0 {
+            if (round as u64).is_multiple_of(KEPT) {
                 acknowledged.keep(done.receipt);
                 acknowledged.keep(read.receipt);
             }
