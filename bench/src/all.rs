@@ -1,4 +1,4 @@
-//! `all`: every bench, one table; in its long form also those of single crates, and written to `RESULTS.md`.
+//! `all`: every bench, one table, written to `RESULTS.md` in its long form.
 
 use std::process::Command;
 
@@ -12,19 +12,18 @@ const CRATES: [(&str, &str, &str); 4] = [
     ("parent-proxy", "relay", "The relay beside socat"),
 ];
 
-pub(crate) fn run(output: &Output, minutes: f64) -> Table {
+pub(crate) fn run(output: &Output, minutes: f64, crates: bool) -> Table {
     let mut table = Table::new("# Results\n\nWritten by `cargo measure all`.");
     table.join(append::run(output));
     table.join(verify::run(output, &[]));
-    table.join(kill::run(if output.short { 120 } else { 300 }));
+    table.join(kill::run(if output.short { 40 } else { 200 }));
     table.join(soak::run(if output.short { 0.2 } else { minutes }));
+    for (package, bench, what) in CRATES.into_iter().filter(|_| crates) {
+        let printed = of_crate(package, bench);
+        let command = format!("cargo bench -p {package} --bench {bench} -- ratios");
+        table.notes.push(format!("## {what}\n\n`{command}`\n\n```text\n{printed}```"));
+    }
     if !output.short {
-        for (package, bench, what) in CRATES {
-            let printed = of_crate(package, bench);
-            table.notes.push(format!(
-                "## {what}\n\n`cargo bench -p {package} --bench {bench} -- ratios`\n\n```text\n{printed}```"
-            ));
-        }
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md"), table.text()).unwrap();
     }
     table

@@ -81,11 +81,14 @@ enum Verb {
         #[arg(long, default_value_t = 10.0)]
         minutes: f64,
     },
-    /// All of these, one table. Unless short, also the benches of single crates, and written to bench/RESULTS.md.
+    /// All of these, one table; unless short, written to bench/RESULTS.md.
     All {
         /// How long to soak.
         #[arg(long, default_value_t = 2.0)]
         minutes: f64,
+        /// Also build and run the benches of single crates, and append what they print.
+        #[arg(long)]
+        crates: bool,
     },
     /// The processes that the others start.
     #[command(hide = true)]
@@ -104,7 +107,7 @@ fn main() -> ExitCode {
         Verb::Verify { events } => verify::run(&output, &events),
         Verb::Kill { cycles } => kill::run(cycles),
         Verb::Soak { minutes } => soak::run(minutes),
-        Verb::All { minutes } => all::run(&output, minutes),
+        Verb::All { minutes, crates } => all::run(&output, minutes, crates),
     };
     conclude(&table, &output)
 }

@@ -1,13 +1,20 @@
 //! `confidential bench` is another program.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use super::{Ran, command};
+use super::Ran;
 
 #[test]
 fn the_benches_are_another_program_and_without_it_one_learns_how_to_build_it() {
     let dir = tempfile::tempdir().unwrap();
-    let ran = command(dir.path(), ["--json", "bench", "audit"]).env("PATH", dir.path()).output().map(Ran::new).unwrap();
+    let own = alone(dir.path());
+    let ran =
+        Command::new(own).args(["--json", "bench", "audit"]).env("PATH", dir.path()).output().map(Ran::new).unwrap();
     let ran = ran.expect(2);
     assert!(ran.stderr.contains("cargo build --release -p bench"), "{}", ran.stderr);
     assert_eq!(ran.json()["error"]["code"], "USAGE");
@@ -16,8 +23,7 @@ fn the_benches_are_another_program_and_without_it_one_learns_how_to_build_it() {
 #[test]
 fn the_program_beside_this_one_gets_every_argument_and_its_exit_code_counts() {
     let dir = tempfile::tempdir().unwrap();
-    let own = dir.path().join("confidential");
-    fs::copy(env!("CARGO_BIN_EXE_confidential"), &own).unwrap();
+    let own = alone(dir.path());
     script(&dir.path().join("confidential-bench"), "beside");
     fs::create_dir(dir.path().join("path")).unwrap();
     script(&dir.path().join("path/confidential-bench"), "path");
@@ -29,6 +35,13 @@ fn the_program_beside_this_one_gets_every_argument_and_its_exit_code_counts() {
     let path = format!("{}:/usr/bin:/bin", dir.path().join("path").display());
     let ran = Command::new(&own).args(["bench", "audit"]).env("PATH", path).output().map(Ran::new).unwrap();
     assert_eq!(ran.expect(7).stdout, "path audit\n");
+}
+
+/// The program where nothing lies beside it: in the directory that it was built into the benches may.
+fn alone(dir: &Path) -> PathBuf {
+    let own = dir.join("confidential");
+    fs::copy(env!("CARGO_BIN_EXE_confidential"), &own).unwrap();
+    own
 }
 
 fn script(path: &Path, name: &str) {
