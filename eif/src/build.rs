@@ -281,6 +281,19 @@ mod tests {
     }
 
     #[test]
+    fn the_command_line_counts_in_pcr1_and_modules_without_their_kernel_are_refused() {
+        let bench = Bench::new();
+        let (bytes, pcrs) = bench.build();
+        let (other, _) = build(&Order { cmdline: Some("console=ttyS0".to_owned()), ..bench.order() }).unwrap();
+        assert_eq!(differing(&pcrs, &other), [0, 1]);
+        let other = std::fs::read(bench.path("enclave.eif")).unwrap();
+        let found = diff::compare(&Image::parse(&bytes).unwrap(), &Image::parse(&other).unwrap()).unwrap();
+        assert_eq!(found, ["command line differs (PCR0, PCR1)"]);
+        let error = build(&Order { kernel: None, ..bench.order() }).unwrap_err();
+        assert!(error.to_string().contains("name both or neither"), "{error}");
+    }
+
+    #[test]
     fn a_signed_image_differs_each_time_and_its_registers_do_not() {
         let bench = Bench::new();
         let (_, unsigned) = bench.build();

@@ -19,6 +19,9 @@ use crate::nsm::DocumentSigner;
 /// Where a launcher waits for the enclave, and what is said there.
 const LAUNCHER_PORT: u32 = 9000;
 const HEARTBEAT: u8 = 0xb7;
+/// In bytes. More than any connection carries here: the device can forget to tell the guest that there is room again, and a machine
+/// that never fills its buffer never waits for that.
+const VSOCK_BUFFER: &str = "16777216";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// An emulated machine on a busy host.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
@@ -119,7 +122,7 @@ impl Host {
         let launcher = UnixListener::bind(&launcher_path)?;
         let mut vsock = Process::start(
             Command::new(&self.tools.vhost)
-                .args(["--guest-cid", "16", "--tx-buffer-size", "262144", "--socket"])
+                .args(["--guest-cid", "16", "--tx-buffer-size", VSOCK_BUFFER, "--socket"])
                 .arg(&socket)
                 .arg("--uds-path")
                 .arg(self.vsock()),

@@ -152,6 +152,17 @@ impl Stage {
         Ok(String::from_utf8(output.stdout)?.lines().map(str::to_owned).collect())
     }
 
+    /// Whether `cargo eif verify` finds one image in the measurements of another.
+    pub(super) fn is_measured(&self, image: &Image, by: &Image) -> anyhow::Result<bool> {
+        let mut verify = Command::new(&self.host.tools.eif);
+        let status = verify.arg("verify").arg(&image.path).arg("--measurements").arg(&by.measurements).output()?.status;
+        match status.code() {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => bail!("cargo eif verify: {status}"),
+        }
+    }
+
     /// Has KMS give keys to these images and to nobody else, by the policy that the client generates from their
     /// measurements.json and accepts when it is asked to look for ways around.
     pub(super) fn let_in(&self, images: &[&Image]) -> anyhow::Result<()> {

@@ -24,8 +24,7 @@ const MEMORY_MIB: u32 = 512;
 const LEAST_MEMORY_MIB: u32 = 256;
 const KEY: &str = "content-key-1";
 const CONTENT: usize = 4 << 20;
-/// vhost-device-vsock can forget to tell the guest that there is room again; the relay ends what stalls, the client refuses what
-/// came of it, and its caller begins again, as callers do.
+/// What stalls in the emulated vsock the relay ends, the client refuses what came of it, and its caller begins again, as callers do.
 const ATTEMPTS: usize = 4;
 
 /// Plays everything; what fails says why.
@@ -62,6 +61,8 @@ fn tell(stage: &mut Stage) -> anyhow::Result<()> {
     let successor = format!("[[predecessors]]\nlabel = \"1.0.0\"\n{}", predecessor(&tested)?);
     let upgraded = stage.build("1.1.0", image(TESTED, successor))?;
     let changed = stage.build("changed", image(TESTED, limit(4097)))?;
+    ensure!(stage.differences(&tested, &changed)?.len() == 1, "one byte of configuration is one difference");
+    ensure!(!stage.is_measured(&changed, &tested)?, "a changed image has the measurements of the one that it was");
     let size = std::fs::metadata(&shipped.path)?.len();
     say!(
         "image: {:.1} MiB; registers as cargo eif verify computes them; with the shipped program it differs in `init` alone",
