@@ -19,7 +19,7 @@ use crate::nsm::DocumentSigner;
 /// Where a launcher waits for the enclave, and what is said there.
 const LAUNCHER_PORT: u32 = 9000;
 const HEARTBEAT: u8 = 0xb7;
-/// In bytes. More than any connection carries here: the device can forget to tell the guest that there is room again, and a machine
+/// In bytes. More than any connection carries here: the device can forget to tell the guest that there is room again, and a guest
 /// that never fills its buffer never waits for that.
 const VSOCK_BUFFER: &str = "16777216";
 const LOOK_EVERY: Duration = Duration::from_millis(50);

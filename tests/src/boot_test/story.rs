@@ -24,8 +24,9 @@ const MEMORY_MIB: u32 = 512;
 const LEAST_MEMORY_MIB: u32 = 256;
 const KEY: &str = "content-key-1";
 const CONTENT: usize = 4 << 20;
-/// What stalls in the emulated vsock the relay ends, the client refuses what came of it, and its caller begins again, as callers do.
-const ATTEMPTS: usize = 4;
+/// vhost-device-vsock can forget a connection that carries much both ways. Relay or client end what stalls, the client refuses what came of
+/// it, and its caller begins again, as callers do.
+const ATTEMPTS: usize = 10;
 
 /// Plays everything; what fails says why.
 pub(super) fn play(tools: Tools, keep: Option<std::path::PathBuf>) -> anyhow::Result<()> {
@@ -246,10 +247,10 @@ fn own_registers(status: &Value) -> anyhow::Result<[String; 2]> {
 
 /// Moves content, again where the emulated vsock stalled.
 fn moves(stage: &Stage, image: &Image, args: &[&str]) -> anyhow::Result<()> {
+    let stalls = ["content-ended-early", "content-stalled", "connection-lost"];
     for attempt in 1.. {
         let ran = stage.confidential("transcoder", image, args)?;
-        let stalled =
-            ["content-ended-early", "connection-lost"].iter().any(|reason| ran.json["error"]["reason"] == *reason);
+        let stalled = stalls.iter().any(|reason| ran.json["error"]["reason"] == *reason);
         match ran.code {
             0 => break,
             _ if stalled && attempt < ATTEMPTS => say!("(the emulated vsock stalled: once more)"),
