@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 use transport::{Drained, Endpoint, Limits, Listener, Slots, Stream, serve};
 
-pub use preamble::preamble;
+pub use preamble::{PreambleError, preamble, read_preamble};
 
 use crate::{
     config::{EgressConfig, Target},
@@ -105,7 +105,7 @@ impl Egress {
         metrics.egress_accepted_total.increment();
         let _open = metrics.egress_open.hold();
         let settings = self.settings.current();
-        let (answer, target) = match timeout(PREAMBLE_PATIENCE, preamble::read(&mut enclave)).await {
+        let (answer, target) = match timeout(PREAMBLE_PATIENCE, read_preamble(&mut enclave)).await {
             Ok(Ok(target)) => self.reach(&settings, &target).await,
             Ok(Err(error)) => {
                 metrics.egress_malformed_total.increment();

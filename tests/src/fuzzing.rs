@@ -6,11 +6,13 @@
 
 mod audit;
 mod content;
+mod differential;
 mod document;
 mod edits;
 mod log;
 mod material;
 mod seeds;
+mod stored;
 mod wire;
 
 pub use material::make as make_material;
@@ -26,7 +28,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 25] = [
     Target { name: "attestation_document", run: document::attestation_document },
     Target { name: "certificates", run: document::certificates },
     Target { name: "user_data", run: document::user_data },
@@ -44,6 +46,14 @@ pub const TARGETS: [Target; 17] = [
     Target { name: "policy", run: wire::policy },
     Target { name: "api_bodies", run: wire::api_bodies },
     Target { name: "configuration", run: wire::configuration },
+    Target { name: "metrics_report", run: wire::metrics_report },
+    Target { name: "egress_preamble", run: wire::egress_preamble },
+    Target { name: "playlist", run: wire::playlist },
+    Target { name: "snapshot", run: stored::snapshot },
+    Target { name: "restore_order", run: stored::restore_order },
+    Target { name: "packed_segment", run: stored::packed_segment },
+    Target { name: "tree_differential", run: differential::tree_differential },
+    Target { name: "document_differential", run: differential::document_differential },
 ];
 
 /// Runs one target on one input.

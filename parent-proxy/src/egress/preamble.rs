@@ -10,11 +10,15 @@ const TARGET_LIMIT: usize = 253 + 1 + 5;
 
 /// Why a connection did not say where to.
 #[derive(Debug, Error)]
-pub(super) enum PreambleError {
+#[non_exhaustive]
+pub enum PreambleError {
+    /// It ended, or failed.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
+    /// No target is that long.
     #[error("a target of {0} bytes")]
     Length(usize),
+    /// Not `host:port`.
     #[error(transparent)]
     Target(#[from] TargetError),
 }
@@ -28,7 +32,10 @@ pub fn preamble(target: &Target) -> Vec<u8> {
 }
 
 /// Reads a preamble and not one byte more.
-pub(super) async fn read<R: AsyncRead + Unpin>(source: &mut R) -> Result<Target, PreambleError> {
+///
+/// # Errors
+/// [`PreambleError`].
+pub async fn read_preamble<R: AsyncRead + Unpin>(source: &mut R) -> Result<Target, PreambleError> {
     let length = usize::from(source.read_u16().await?);
     if !(1..=TARGET_LIMIT).contains(&length) {
         return Err(PreambleError::Length(length));
@@ -49,7 +56,7 @@ mod tests {
         let target: Target = "kms.example:443".parse().unwrap();
         let bytes = [preamble(&target), b"more".to_vec()].concat();
         let mut source = &bytes[..];
-        assert_eq!(read(&mut source).await.unwrap(), target);
+        assert_eq!(read_preamble(&mut source).await.unwrap(), target);
         assert_eq!(source, b"more");
     }
 

@@ -83,6 +83,26 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
     }
     seed("host_protocol", "stream", stream);
 
+    seed("egress_preamble", "target", b"\0\x0fkms.example:443more".to_vec());
+    seed("playlist", "ended", PLAYLIST.as_bytes().to_vec());
+    let parts = ["0", "1"].map(|part| material::vector(&format!("snapshot of these 5 events, part {part}")));
+    let framed = parts.each_ref().map(|part| led(&u16::try_from(part.len()).unwrap().to_be_bytes(), part)).concat();
+    seed("snapshot", "example", led(&[0], &framed));
+    seed("restore_order", "example", led(&[0], &material::vector("restore order")));
+    let mut file = Vec::new();
+    packed::pack(&mut material::repository("fuzz/material/0.seg").as_slice(), &mut file).unwrap();
+    seed("packed_segment", "example", led(&[0], &file));
+    for mode in 0..3 {
+        for target in ["snapshot", "restore_order", "packed_segment", "document_differential"] {
+            seed(target, &format!("untouched-{mode}"), vec![mode]);
+            seed(target, &format!("flip-{mode}"), led(&[mode], &flip));
+        }
+    }
+    seed("tree_differential", "of-9", led(&[8, 3, 5, 4, 7], &flip));
+    seed("tree_differential", "of-256", vec![255, 200, 100, 4, 7]);
+    seed("metrics_report", "of-no-series", vec![1, 0x80]);
+    seed("metrics_report", "of-one-series", vec![1, 0x81, 0x83, 0, 0, 0x81, 7]);
+
     for (name, text) in [
         ("create", r#"{"id":"film-1","max_age_secs":60,"max_uses":9,"require_attestation":true}"#),
         ("rotate", r#"{"expected_version":3}"#),
@@ -121,6 +141,16 @@ path = "/etc/policy"
 [admin]
 listen = "tcp:127.0.0.1:9100"
 "#;
+
+const PLAYLIST: &str = "#EXTM3U
+#EXT-X-MEDIA-SEQUENCE:4
+#EXT-X-KEY:METHOD=AES-128,URI=\"http://127.0.0.1:8080/media/film-1/reel-7/3/key\"
+#EXTINF:2.000000,
+film4.ts
+#EXTINF:1.5,
+film5.ts
+#EXT-X-ENDLIST
+";
 
 const NAME: SegmentName = SegmentName { first: Sequence(9), epoch: Epoch(2) };
 const DURABLE: Durable = Durable { size: 12, last: LeafHash::ZERO };

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
+use client::reconcile::Playlist;
 use enclave_app::{config::Config as EnclaveConfig, kms::KeyArn};
+use parent_proxy::egress::{preamble, read_preamble};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::{Builder, Runtime};
 use transcode_confidential::{
@@ -15,11 +17,14 @@ use transcode_confidential::{
     message::EncryptionContext,
     protocol::{
         api::{
-            ApiError, CheckpointReply, ConsistencyReply, CreateKey, KeyChanged, KeyInfo, KeyList, ReceiptText,
-            RotateKey, Status,
+            ApiError, Batch, CallerAttested, CallerChallenge, ChangeKey, CheckpointReply, ConsistencyReply,
+            ContentReported, CreateKey, DecryptFrom, HoldList, HoldRequest, InclusionReply, IssueDataKeys, KeyChanged,
+            KeyInfo, KeyList, LogMaintained, PruneRequest, ReceiptText, ReportContent, RotateKey, Status,
+            UnwrapDataKeys,
         },
         frame::{FRAME_LIMIT, FrameHead},
         host::{Reply, Request},
+        metrics::{Report, fingerprint},
         policy::{Policy, SignedPolicy},
     },
     time::Timestamp,
@@ -88,6 +93,20 @@ pub(super) fn api_bodies(input: &[u8]) {
     json::<Status>(input);
     json::<ApiError>(input);
     json::<EncryptionContext>(input);
+    json::<ChangeKey>(input);
+    json::<DecryptFrom>(input);
+    json::<Batch>(input);
+    json::<IssueDataKeys>(input);
+    json::<UnwrapDataKeys>(input);
+    json::<ReportContent>(input);
+    json::<ContentReported>(input);
+    json::<HoldRequest>(input);
+    json::<HoldList>(input);
+    json::<PruneRequest>(input);
+    json::<LogMaintained>(input);
+    json::<InclusionReply>(input);
+    json::<CallerChallenge>(input);
+    json::<CallerAttested>(input);
     if let Ok(input) = std::str::from_utf8(input) {
         text::<ReceiptText>(input);
         text::<KeyId>(input);
@@ -120,5 +139,37 @@ pub(super) fn configuration(input: &[u8]) {
     }
     if let Ok(config) = parent_proxy::config::Config::parse(text, "fuzz") {
         assert!(config.needing_restart(&config).is_empty());
+    }
+}
+
+/// What the enclave tells the parent of itself: even first byte, all of it; odd, what follows the name of the catalogue. What
+/// is accepted is the one encoding.
+pub(super) fn metrics_report(input: &[u8]) {
+    let Some((mode, rest)) = input.split_first() else { return };
+    let lead = [&[0x82, 0x48][..], &fingerprint()].concat();
+    let bytes = if mode % 2 == 0 { rest.to_vec() } else { [&lead, rest].concat() };
+    if let Ok(report) = Report::decode(&bytes) {
+        assert_eq!(report.encode(), bytes);
+    }
+}
+
+/// Where the enclave wants its connection carried to. What is accepted is the one encoding, and nothing behind it is taken.
+pub(super) fn egress_preamble(input: &[u8]) {
+    let mut source = input;
+    if let Ok(target) = RUNTIME.block_on(read_preamble(&mut source)) {
+        let read = &input[..input.len() - source.len()];
+        assert_eq!(target.to_string().parse().as_ref(), Ok(&target));
+        assert!(preamble(&target).eq_ignore_ascii_case(read), "{target}");
+    }
+}
+
+/// A packager's playlist. What is read has finite durations, one for each line that names a segment.
+pub(super) fn playlist(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(playlist) = Playlist::parse(text) {
+        assert!(playlist.duration() >= 0.0);
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        assert_eq!(lines.count(), playlist.segments.len());
+        assert!(playlist.segments.iter().all(|segment| segment.period().is_none() || segment.key_uri.is_some()));
     }
 }
