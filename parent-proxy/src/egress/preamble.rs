@@ -73,7 +73,7 @@ mod tests {
             b"\xff\xffa:1",
             b"\0\x04a\n:1",
         ] {
-            assert!(read(&mut &bad[..]).await.is_err(), "{bad:?}");
+            assert!(read_preamble(&mut &bad[..]).await.is_err(), "{bad:?}");
         }
     }
 }
