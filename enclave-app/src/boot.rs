@@ -29,7 +29,7 @@ use transcode_confidential::{
     fold::Unfinished,
     ids::{Digest, Epoch, LogId, Sequence},
     keys::FoldError,
-    protocol::host::{HostError, Welcome},
+    protocol::host::{Durable, HostError, Welcome},
     secret::KeyMaterial,
     signature::{Signature, SignatureError, SigningKey},
     time::{Clock, Timestamp},
@@ -166,7 +166,10 @@ pub async fn boot(parts: &Parts, stop: &CancellationToken, abandon: &Cancellatio
     let log_key_record = fold.epoch().and_then(|epoch| WrappedRecord::from_bytes(&epoch.log_key_record).ok());
     let policy = fold.policy().map(<[u8]>::to_vec);
     let unfinished: Vec<Unfinished> = fold.unfinished().cloned().collect();
-    check_agreement(&welcome, &state, quarantined.is_some())?;
+    let found = state.map(|(log_id, _, state)| (log_id, Durable { size: state.size, last: state.last }));
+    if !store_agrees(welcome.durable, found, quarantined.is_some()) {
+        return Err(BootError::StoreDisagrees);
+    }
 
     let restored = match &state {
         Some((log_id, _, state)) => {
@@ -181,7 +184,7 @@ pub async fn boot(parts: &Parts, stop: &CancellationToken, abandon: &Cancellatio
         None => new_log_id(&entropy)?,
     };
     let lost = restored.as_ref().map_or(Epoch(0), |restored| restored.lost_epoch);
-    let epoch = Epoch(chain.epoch().max(lost).0.saturating_add(1));
+    let epoch = next_epoch(chain.epoch(), lost);
     let (first, previous) = (Sequence(chain.size()), chain.last());
     let epoch_key = Arc::new(SigningKey::from_seed(&KeyMaterial::generate(&*entropy)?)?);
     measure::lock_epoch(&parts.nsm, log_id, epoch, previous, &epoch_key.public_key())?;
@@ -311,11 +314,14 @@ async fn open_session(store: &Store) -> Result<(HostLink, Welcome), HostFailure>
     }
 }
 
-/// What the parent says it has must be what its segments came to.
-fn check_agreement(welcome: &Welcome, state: &Option<replay::State>, quarantined: bool) -> Result<(), BootError> {
-    let said = welcome.durable.map(|(log_id, durable)| (log_id, durable.size, durable.last));
-    let found = state.map(|(log_id, _, state)| (log_id, state.size, state.last));
-    if said == found || quarantined { Ok(()) } else { Err(BootError::StoreDisagrees) }
+/// Whether what the parent says it has is what its segments came to. Where a tail was set aside it could not know.
+pub fn store_agrees(said: Option<(LogId, Durable)>, found: Option<(LogId, Durable)>, quarantined: bool) -> bool {
+    said == found || quarantined
+}
+
+/// The epoch that a boot opens: behind that of the last event, and behind those that are known to be lost.
+pub fn next_epoch(last: Epoch, lost: Epoch) -> Epoch {
+    Epoch(last.max(lost).0.saturating_add(1))
 }
 
 fn image_policy(images: Vec<transcode_confidential::attestation::ExpectedImage>) -> ImagePolicy {

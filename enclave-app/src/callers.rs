@@ -1,10 +1,6 @@
 //! Callers that are enclaves themselves: their documents, and what is encrypted to them.
 
-use std::{
-    fmt,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use aws_lc_rs::rsa::{OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey};
 use thiserror::Error;
@@ -16,6 +12,8 @@ use transcode_confidential::{
     ids::{Digest, LogId},
     time::Timestamp,
 };
+
+use crate::lock::{Mutex, PoisonError};
 
 /// How long a challenge may be answered.
 const CHALLENGE_TIME: Duration = Duration::from_secs(60);

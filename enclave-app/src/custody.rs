@@ -20,10 +20,7 @@ pub use health::KmsCounters;
 pub use media::MediaGrant;
 pub use usage::{Ended, OpenUse, PendingUse, Purpose, UseGrant};
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashSet, sync::Arc};
 
 use transcode_confidential::{
     audit::Receipt,
@@ -36,7 +33,14 @@ use transcode_confidential::{
 use failures::FailureMeter;
 use pacing::Rotations;
 
-use crate::{attestor::SelfAttestor, clock::EnclaveClock, keyring::Keyring, kms::KmsClient, ledger::Ledger};
+use crate::{
+    attestor::SelfAttestor,
+    clock::EnclaveClock,
+    keyring::Keyring,
+    kms::KmsClient,
+    ledger::Ledger,
+    lock::{Mutex, PoisonError},
+};
 
 /// The keys, and everything that is needed to keep them.
 pub struct Custody {

@@ -1,6 +1,6 @@
 //! The policy in force, and how a newer one takes its place.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use transcode_confidential::{
@@ -15,8 +15,11 @@ use transcode_confidential::{
     signature::PublicKey,
 };
 
-use crate::callers::AttestedCaller;
-use crate::ledger::{Entry, Ledger, LedgerError, Recorded};
+use crate::{
+    callers::AttestedCaller,
+    ledger::{Entry, Ledger, LedgerError, Recorded},
+    lock::{Mutex, PoisonError},
+};
 
 /// The grants in force. Without a policy nothing is granted.
 pub struct Grants {

@@ -1,9 +1,6 @@
 //! Key material in memory, and the wrapped records that it comes back from.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -16,7 +13,10 @@ use transcode_confidential::{
     secret::KeyMaterial,
 };
 
-use crate::kms::{KeyArn, KmsClient, KmsError, WrapContext};
+use crate::{
+    kms::{KeyArn, KmsClient, KmsError, WrapContext},
+    lock::{Mutex, MutexGuard, PoisonError},
+};
 
 /// Greatest length of a ciphertext blob of KMS, in bytes.
 const BLOB_LIMIT: usize = 6144;
@@ -190,7 +190,7 @@ impl Keyring {
         self.slots().insert((id, version), Arc::new(slot));
     }
 
-    fn slots(&self) -> std::sync::MutexGuard<'_, HashMap<(KeyId, KeyVersion), Arc<Slot>>> {
+    fn slots(&self) -> MutexGuard<'_, HashMap<(KeyId, KeyVersion), Arc<Slot>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,16 +9,15 @@
 
 mod head;
 mod refusals;
+mod resume;
 mod writer;
 
 pub use head::{Entry, Recorded};
 pub use refusals::{Refusal, RefusalMeter};
+pub use resume::resume;
 pub use writer::{LedgerFatal, LedgerWriter, Store};
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -31,6 +30,7 @@ use transcode_confidential::{
 };
 
 use self::head::Head;
+use crate::lock::{Mutex, MutexGuard, PoisonError};
 
 /// Why an event is not on the record, as far as its caller can know.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -247,9 +247,13 @@ impl Ledger {
         *self.0.availability.borrow() == Availability::Open
     }
 
-    /// Takes no further events; those placed are still written.
+    /// Takes no further events; those placed are still written. What only takes away is still in force at once, and not known
+    /// to be durable.
     pub fn close(&self) {
+        // Under the lock: whoever places an event has either done so before, or sees this.
+        let head = self.head();
         self.0.availability.send_replace(Availability::Closed);
+        drop(head);
         self.0.wake.notify_one();
     }
 
@@ -258,6 +262,10 @@ impl Ledger {
         F: FnOnce(&KeyTable, Timestamp) -> Result<Entry, KeyError>,
     {
         let mut head = self.head();
+        // Asked anew: it may have been closed since there was room.
+        if room.is_some() && *self.0.availability.borrow() == Availability::Closed {
+            return Err(LedgerError::Unavailable);
+        }
         let now = self.0.clock.now();
         let entry = decide(head.fold().keys(), now)?;
         let recorded = head.place(entry, now, room, self.0.wait)?;
@@ -266,7 +274,7 @@ impl Ledger {
         Ok(recorded)
     }
 
-    fn head(&self) -> std::sync::MutexGuard<'_, Head> {
+    fn head(&self) -> MutexGuard<'_, Head> {
         self.0.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,6 +16,7 @@
 //! | [`callers`] | callers that are enclaves themselves |
 //! | [`program`], [`pid1`] | the program around it: an ordinary process, or the first one of an image |
 //! | [`grants`], [`keyring`], [`config`] | the policy in force, key material, the measured configuration |
+//! | [`lock`] | the locks around whatever is decided upon |
 #![cfg_attr(
     test,
     allow(
@@ -41,6 +42,7 @@ pub mod host;
 pub mod keyring;
 pub mod kms;
 pub mod ledger;
+pub mod lock;
 pub mod metrics;
 pub mod nsm;
 pub mod pid1;

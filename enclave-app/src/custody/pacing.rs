@@ -1,14 +1,12 @@
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 use transcode_confidential::ids::KeyId;
+
+use crate::lock::{Mutex, PoisonError};
 
 /// Rotations that the enclave begins by itself at the same time: clients have the rest of KMS's attention.
 const AT_ONCE: usize = 4;

@@ -1,8 +1,4 @@
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use transcode_confidential::{
@@ -12,7 +8,10 @@ use transcode_confidential::{
 };
 
 use super::Ledger;
-use crate::metrics::Metrics;
+use crate::{
+    lock::{Mutex, PoisonError},
+    metrics::Metrics,
+};
 
 /// Refusals that one principal gets recorded one by one before they are counted.
 const BURST: u32 = 10;

@@ -24,6 +24,7 @@ use transport::Endpoint;
 use super::{
     Availability, Ledger,
     head::{ClosedBatch, Waiter},
+    resume::resume,
 };
 use crate::{
     host::{HostFailure, HostLink},
@@ -169,6 +170,8 @@ impl LedgerWriter {
             if self.in_flight.is_empty() {
                 patience = Instant::now() + ANSWER_PATIENCE;
             }
+            // Asked before the last look for a batch: whatever was placed before the ledger was closed is found by that look.
+            let closed = *self.ledger.0.availability.borrow() == Availability::Closed;
             while self.in_flight.len() < WINDOW
                 && let Some(batch) = self.next_batch()
             {
@@ -181,7 +184,7 @@ impl LedgerWriter {
                     Err(_) => return Interrupted::Connection,
                 }
             }
-            if self.in_flight.is_empty() && *self.ledger.0.availability.borrow() == Availability::Closed {
+            if closed && self.in_flight.is_empty() {
                 return Interrupted::Drained;
             }
             tokio::select! {
@@ -268,20 +271,10 @@ impl LedgerWriter {
         }
     }
 
-    /// The parent must have what it acknowledged, and beyond that nothing but what is in flight.
+    /// Takes in what the parent has, as far as it may have that.
     fn reconcile(&mut self, welcome: &Welcome) -> Result<(), LedgerFatal> {
-        let Some((log_id, durable)) = welcome.durable else {
-            // A store in which nothing was ever durable is still empty where nothing was ever acknowledged.
-            return if self.acknowledged.size == 0 { Ok(()) } else { Err(LedgerFatal::StoreWentBack) };
-        };
-        if log_id != self.ledger.log_id() {
-            return Err(LedgerFatal::StoreWentBack);
-        }
-        if durable == self.acknowledged {
-            return Ok(());
-        }
-        let known = self.in_flight.iter().position(|flight| flight.after == durable);
-        for _ in 0..=known.ok_or(LedgerFatal::StoreWentBack)? {
+        let in_flight = self.in_flight.iter().map(|flight| flight.after);
+        for _ in 0..resume(self.ledger.log_id(), self.acknowledged, in_flight, welcome.durable)? {
             if let Some(after) = self.in_flight.front().map(|flight| flight.after) {
                 self.acknowledge(after);
             }
