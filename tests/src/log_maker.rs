@@ -34,6 +34,8 @@ pub struct LogMaker {
     chain: Chain,
     epoch: Option<(Arc<SigningKey>, Arc<MockNsm>)>,
     segments: Vec<Segment>,
+    /// Which enclave it is: two from one head have other keys.
+    launched: u8,
     /// Events per seal so far, for tests that need to know where seals are.
     pub receipts: Vec<Receipt>,
     now: Timestamp,
@@ -49,6 +51,7 @@ impl LogMaker {
             chain: Chain::new(),
             epoch: None,
             segments: Vec::new(),
+            launched: 0,
             receipts: Vec::new(),
             now: SystemClock.now(),
         }
@@ -75,12 +78,18 @@ impl LogMaker {
         &self.chain
     }
 
+    /// From here on another enclave writes: its epoch keys are its own.
+    pub const fn launch_another(&mut self, number: u8) {
+        self.launched = number;
+    }
+
     /// Opens an epoch with an enclave of that image, closing the segment before.
     pub fn open_epoch(&mut self, image: &MockImage) {
         self.close_segment();
         let epoch = Epoch(self.chain.epoch().0 + 1);
         let (first, previous) = (Sequence(self.chain.size()), self.chain.last());
-        let epoch_key = Arc::new(key(200 + u8::try_from(epoch.0).unwrap()));
+        let number = 200_u8.wrapping_add(u8::try_from(epoch.0).unwrap()).wrapping_add(self.launched.wrapping_mul(17));
+        let epoch_key = Arc::new(key(number));
         let nsm = self.hypervisor.launch(image);
         let measured = [
             (16, self.log_id.as_bytes().to_vec()),

@@ -29,7 +29,7 @@ use transcode_confidential::protocol::host::{Credentials, Reply, Request};
 use transport::{Endpoint, Limits, Stream};
 
 use crate::segments::Segments;
-use log::MemoryLog;
+pub use log::MemoryLog;
 pub use script::{Appends, Cut, CutWhen, Egress, Lie, Script};
 
 /// A running parent; it ends when dropped.

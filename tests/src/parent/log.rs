@@ -1,11 +1,11 @@
-//! The log that a scripted parent keeps in memory, in the form that lies on disk.
+//! The log that a parent of tests keeps in memory, in the form that lies on disk.
 
 use transcode_confidential::{
     audit::{
         segment::{Footer, Record, RecordKind, SegmentHeader, SegmentName},
         tree::{Node, consistency_proof, inclusion_proof},
     },
-    ids::{Digest, LeafHash, LogId},
+    ids::{Digest, LeafHash, LogId, Sequence},
     protocol::host::{Append, Durable, HostError, SegmentInfo},
 };
 
@@ -13,29 +13,48 @@ use crate::segments::{self, Segments};
 
 /// Segments, and what they come to.
 #[derive(Default)]
-pub(super) struct MemoryLog {
+pub struct MemoryLog {
     segments: Segments,
+    /// Of the events that were given up.
+    dropped: Vec<LeafHash>,
     log_id: Option<LogId>,
     leaves: Vec<LeafHash>,
 }
 
 impl MemoryLog {
-    pub(super) const fn segments(&self) -> &Segments {
+    /// The segments.
+    pub const fn segments(&self) -> &Segments {
         &self.segments
     }
 
     /// Changes the segments behind everybody's back.
-    pub(super) fn edit(&mut self, change: impl FnOnce(&mut Segments)) {
+    pub fn edit(&mut self, change: impl FnOnce(&mut Segments)) {
         change(&mut self.segments);
-        (self.log_id, self.leaves) = segments::sealed(&self.segments);
+        self.look_again();
     }
 
-    pub(super) fn durable(&self) -> Option<(LogId, Durable)> {
+    /// The hashes of all sealed events, those that were given up included.
+    pub fn leaves(&self) -> &[LeafHash] {
+        &self.leaves
+    }
+
+    fn look_again(&mut self) {
+        let (log_id, kept) = segments::sealed(&self.segments);
+        self.log_id = log_id.or(self.log_id.filter(|_| !self.dropped.is_empty()));
+        self.leaves = self.dropped.iter().copied().chain(kept).collect();
+    }
+
+    /// The log, and how far it has come.
+    pub fn durable(&self) -> Option<(LogId, Durable)> {
         let last = self.leaves.last()?;
         Some((self.log_id?, Durable { size: self.leaves.len() as u64, last: *last }))
     }
 
-    pub(super) fn append(&mut self, append: &Append) -> Result<Durable, HostError> {
+    /// Keeps a sealed batch; one that it has already as well.
+    ///
+    /// # Errors
+    /// [`HostError::OutOfOrder`].
+    pub fn append(&mut self, append: &Append) -> Result<Durable, HostError> {
         let size = self.leaves.len() as u64;
         let last = self.leaves.last().copied().unwrap_or(LeafHash::ZERO);
         if append.after.size <= size {
@@ -53,7 +72,7 @@ impl MemoryLog {
         let bytes = self.segments.get_mut(&name).expect("just found or made");
         append.records.iter().for_each(|record| record.write_to(bytes));
         self.log_id = Some(append.log_id);
-        (_, self.leaves) = segments::sealed(&self.segments);
+        self.look_again();
         Ok(append.after)
     }
 
@@ -75,24 +94,33 @@ impl MemoryLog {
         }
     }
 
-    pub(super) fn list(&self, after: Option<SegmentName>) -> Vec<SegmentInfo> {
+    /// The segments after that one.
+    pub fn list(&self, after: Option<SegmentName>) -> Vec<SegmentInfo> {
         let listed = self.segments.iter().filter(|(name, _)| after.is_none_or(|after| **name > after));
         listed.map(|(name, bytes)| SegmentInfo { name: *name, length: bytes.len() as u64 }).collect()
     }
 
-    pub(super) fn read(&self, name: SegmentName, offset: u64, length: usize) -> Result<Vec<u8>, HostError> {
+    /// Bytes of a segment.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub fn read(&self, name: SegmentName, offset: u64, length: usize) -> Result<Vec<u8>, HostError> {
         let bytes = self.segments.get(&name).ok_or(HostError::NotFound)?;
         let rest = bytes.get(offset as usize..).unwrap_or_default();
         Ok(rest[..length.min(rest.len())].to_vec())
     }
 
     /// The segment that begins with the newest snapshot.
-    pub(super) fn snapshot(&self) -> Option<SegmentName> {
+    pub fn snapshot(&self) -> Option<SegmentName> {
         let begins = |bytes: &[u8]| begins_with_snapshot(segments::records(bytes).first().map(|(_, record)| record));
         self.segments.iter().rev().find(|(_, bytes)| begins(bytes)).map(|(name, _)| *name)
     }
 
-    pub(super) fn quarantine(&mut self, name: SegmentName, offset: u64) -> Result<(), HostError> {
+    /// Sets aside what the last segment holds from there on.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub fn quarantine(&mut self, name: SegmentName, offset: u64) -> Result<(), HostError> {
         if self.segments.last_key_value().is_none_or(|(last, _)| *last != name) {
             return Err(HostError::NotFound);
         }
@@ -103,11 +131,29 @@ impl MemoryLog {
         Ok(())
     }
 
-    pub(super) fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Node>, HostError> {
+    /// Drops the segments that hold only events before that one; their hashes are kept.
+    pub fn prune(&mut self, below: Sequence) {
+        let names: Vec<SegmentName> = self.segments.keys().copied().collect();
+        for (name, next) in names.iter().zip(names.iter().skip(1)).filter(|(_, next)| next.first <= below) {
+            self.segments.remove(name);
+            self.dropped = self.leaves[..next.first.0 as usize].to_vec();
+        }
+        self.look_again();
+    }
+
+    /// A proof.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Node>, HostError> {
         inclusion_proof(&self.leaves[..], index, size).map_err(|_| HostError::NotFound)
     }
 
-    pub(super) fn consistency(&self, old: u64, new: u64) -> Result<Vec<Node>, HostError> {
+    /// A proof.
+    ///
+    /// # Errors
+    /// [`HostError::NotFound`].
+    pub fn consistency(&self, old: u64, new: u64) -> Result<Vec<Node>, HostError> {
         consistency_proof(&self.leaves[..], old, new).map_err(|_| HostError::NotFound)
     }
 }
