@@ -56,7 +56,7 @@ impl Table {
 
     /// A Markdown table.
     pub(crate) fn text(&self) -> String {
-        let mut text = format!("{}\n\n{}; commit {}\n\n", self.title, self.machine, self.commit);
+        let mut text = format!("{}\n\n{}; sources at {}\n\n", self.title, self.machine, self.commit);
         text += "| what | ratio | target | figures |\n|---|---|---|---|\n";
         let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.2}"));
         for row in &self.rows {
