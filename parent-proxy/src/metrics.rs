@@ -129,6 +129,14 @@ metrics! {
     store_damaged_segments: Gauge,
     /// Segment tails that were set aside.
     store_quarantined_total: Counter,
+    /// Segments of the log, wherever they are.
+    store_segments: Gauge,
+    /// Those of them that are packed.
+    store_segments_packed: Gauge,
+    /// Those of them that are in the archive.
+    store_segments_archived: Gauge,
+    /// Whether an old segment could not be packed or moved when that was last tried.
+    store_aging_failing: Gauge,
     /// Credentials handed to the enclave.
     credentials_served_total: Counter,
     /// Requests for credentials that could not be met.

@@ -225,6 +225,7 @@ impl Store {
         let Some(log) = &mut self.log else { return };
         let result = log.tick(self.clock.now());
         self.metrics.store_reserve_released.set(u64::from(log.reserve.is_missing()));
+        log.count(&self.metrics);
         if result.is_err() {
             self.give_up();
         }
@@ -245,6 +246,7 @@ impl Store {
         self.metrics.store_events.set(log.head.durable.size);
         self.metrics.store_damaged_segments.set(log.damaged);
         self.metrics.store_reserve_released.set(u64::from(log.reserve.is_missing()));
+        log.count(&self.metrics);
         info!(
             segments = log.segments.len(),
             events = log.head.durable.size,

@@ -83,6 +83,17 @@ impl Aging {
         self.places.get(&name).copied().unwrap_or_default()
     }
 
+    /// How many segments are packed, and how many in the archive.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let count = |is: fn(&Place) -> bool| self.places.values().filter(|place| is(place)).count() as u64;
+        (count(|place| place.packed), count(|place| place.archived))
+    }
+
+    /// Whether the last try failed.
+    pub(super) const fn is_failing(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// Whether a copy is under way.
     pub(super) const fn is_moving(&self) -> bool {
         self.moving.is_some()
@@ -153,6 +164,7 @@ impl Aging {
             return None;
         }
         self.places.insert(name, to);
+        self.failed = None;
         info!(segment = %name, packed = to.packed, archived = to.archived, "an old segment was packed or moved");
         if let Err(error) = vanish(files, name, from) {
             // Twice is no harm: opening the store goes on from here.

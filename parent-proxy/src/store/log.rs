@@ -28,7 +28,7 @@ use super::{
     reserve::Reserve,
     segment::{LastSegment, Unwritten},
 };
-use crate::config::StoreConfig;
+use crate::{config::StoreConfig, metrics::Metrics};
 
 /// Batches are joined into one write up to this many bytes.
 pub(super) const JOIN_LIMIT: usize = 4 * 1024 * 1024;
@@ -80,6 +80,15 @@ pub(super) enum Quarantined {
 pub(super) struct Broken;
 
 impl OpenLog {
+    /// Tells where its segments are.
+    pub(super) fn count(&self, metrics: &Metrics) {
+        let (packed, archived) = self.aging.counts();
+        metrics.store_segments.set(self.segments.len() as u64);
+        metrics.store_segments_packed.set(packed);
+        metrics.store_segments_archived.set(archived);
+        metrics.store_aging_failing.set(self.aging.is_failing().into());
+    }
+
     /// Which log, and how far.
     pub(super) fn durable(&self) -> Option<(LogId, Durable)> {
         self.head.log.map(|log| (log, self.head.durable))

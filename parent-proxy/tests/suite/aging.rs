@@ -192,11 +192,12 @@ fn any_step_of_packing_and_moving_may_fail_and_the_log_stands() {
 struct Real {
     dir: tempfile::TempDir,
     ledger: Ledger,
+    metrics: Arc<Metrics>,
 }
 
 impl Real {
     fn new() -> Self {
-        let real = Self { dir: tempfile::tempdir().unwrap(), ledger: Ledger::new() };
+        let real = Self { dir: tempfile::tempdir().unwrap(), ledger: Ledger::new(), metrics: Arc::default() };
         let mut real = real;
         let mut store = real.open(false).unwrap();
         for epoch in 0..4 {
@@ -218,7 +219,7 @@ impl Real {
             archive: ages.then(|| self.dir.path().join("archive")),
             ..if ages { both() } else { Script::settings() }
         };
-        Store::open(Arc::new(SystemDisk), settings, Arc::new(SystemClock), Arc::new(Metrics::default()))
+        Store::open(Arc::new(SystemDisk), settings, Arc::new(SystemClock), Arc::clone(&self.metrics))
     }
 
     fn aged(&self) -> Store {
@@ -249,6 +250,10 @@ fn what_was_packed_and_moved_is_read_proven_written_on_and_dropped_as_before() {
     drop(plain);
     let store = real.aged();
     assert_eq!(real.archived().len(), 3);
+    let metrics = &real.metrics;
+    let told = [&metrics.store_segments, &metrics.store_segments_packed, &metrics.store_segments_archived];
+    assert_eq!(told.map(parent_proxy::metrics::Gauge::value), [log.len() as u64, 3, 3]);
+    assert_eq!(metrics.store_aging_failing.value(), 0);
     assert_eq!(
         (read(&store), store.segments(None).unwrap(), proofs(&store)),
         (log.clone(), durable.clone(), before.clone())
