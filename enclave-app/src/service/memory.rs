@@ -28,10 +28,10 @@ use super::Failure;
 
 /// For bodies that are taken in whole, in bytes.
 pub const BODY_MEMORY: usize = 32 << 20;
-/// For streams of content, in bytes: some 500 of messages as our clients write them, seven with the largest frames.
+/// For streams of content, in bytes: some 340 of messages as our clients write them, seven with the largest frames.
 pub const STREAM_MEMORY: usize = 128 << 20;
 /// What a stream holds besides its frames: pieces on their way in and out.
-const PIECES: usize = 128 << 10;
+const PIECES: usize = 256 << 10;
 /// How long a stream waits for memory.
 const WAIT: Duration = Duration::from_secs(5);
 /// How long a whole body may take to come in.
