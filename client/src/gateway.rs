@@ -36,7 +36,7 @@ pub use hls::{KeyUri, KeyUriError};
 
 use crate::Client;
 use door::{Door, Entrance};
-use reply::{Reply, Trouble};
+use reply::{Reply, RequestId, Trouble};
 use route::Route;
 
 /// Time for the head of a request.
@@ -177,29 +177,33 @@ async fn connection(shared: Arc<Shared>, door: Arc<Door>, stream: Stream, shutdo
 }
 
 async fn answer(shared: &Shared, door: &Door, request: Request<Incoming>) -> Reply {
+    let id = RequestId::new(&*shared.client.session().settings().entropy);
+    let answered = route(shared, door, request).await;
+    id.name(answered.unwrap_or_else(|trouble| trouble.reply(&id)))
+}
+
+async fn route(shared: &Shared, door: &Door, request: Request<Incoming>) -> Result<Reply, Trouble> {
     // A token in a path is a secret: paths are not logged before it is taken off.
     let Some((entrance, path)) = door.admit(&request) else {
         debug!("a request without the token, or for another host");
-        return Trouble::NoSuchRoute.into();
+        return Err(Trouble::NoSuchRoute);
     };
-    let Some(route) = Route::parse(&path) else { return Trouble::NoSuchRoute.into() };
+    let Some(route) = Route::parse(&path) else { return Err(Trouble::NoSuchRoute) };
     let method = request.method().clone();
     match (entrance, route) {
         (_, Route::MediaKey { key, content, period }) if is_fetch(&method) => {
-            hls::media_key(shared, &key, &content, period).await.unwrap_or_else(Into::into)
+            hls::media_key(shared, &key, &content, period).await
         }
         // Players get keys, and nothing else.
-        (Entrance::Players, _) => Trouble::NoSuchRoute.into(),
+        (Entrance::Players, _) => Err(Trouble::NoSuchRoute),
         (Entrance::Tools, Route::KeyInfo { key, content, period }) if is_fetch(&method) => {
-            hls::key_info(shared, &key, &content, period).unwrap_or_else(Into::into)
+            hls::key_info(shared, &key, &content, period)
         }
-        (Entrance::Tools, Route::Health) if method == Method::GET => {
-            forward::health(shared).await.unwrap_or_else(Into::into)
-        }
+        (Entrance::Tools, Route::Health) if method == Method::GET => forward::health(shared).await,
         (Entrance::Tools, Route::Api { receipt_needed }) => {
-            forward::forward(shared, request, &path, receipt_needed).await.unwrap_or_else(Into::into)
+            forward::forward(shared, request, &path, receipt_needed).await
         }
-        _ => Trouble::NoSuchRoute.into(),
+        _ => Err(Trouble::NoSuchRoute),
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::{
 use thiserror::Error;
 use tokio::{sync::Semaphore, task::JoinSet};
 use transcode_confidential::{
-    audit::{AuditEventType, AuditSeverity, EventBody, EventDraft, HOLD_NAME_LIMIT, HoldChange, Receipt},
+    audit::{AuditEventType, AuditSeverity, EventBody, EventDraft, HOLD_NAME_LIMIT, HoldChange, Receipt, RequestTag},
     fold::{Fold, HOLDS_LIMIT},
     ids::{KeyId, KeyVersion, Principal, Sequence},
     keys::{KeyState, VersionState},
@@ -59,6 +59,15 @@ pub struct Maintained {
     pub below: Option<Sequence>,
     /// The receipt.
     pub receipt: Receipt,
+}
+
+/// Who asks for something to be done to the log, and under which idempotency key.
+#[derive(Debug, Clone, Copy)]
+pub struct AskedBy<'a> {
+    /// Who.
+    pub principal: &'a Principal,
+    /// Names the request, where it may come again.
+    pub tag: Option<RequestTag>,
 }
 
 /// Why nothing was done to the log.
@@ -110,8 +119,8 @@ impl Archive {
     ///
     /// # Errors
     /// [`ArchiveError::Ledger`].
-    pub async fn snapshot(&self) -> Result<Maintained, ArchiveError> {
-        let recorded = self.custody.ledger.take_snapshot()?;
+    pub async fn snapshot(&self, asked: Option<AskedBy<'_>>) -> Result<Maintained, ArchiveError> {
+        let recorded = self.custody.ledger.take_snapshot(|draft| by(asked, draft))?;
         let (event, receipt) = recorded.persisted().await?;
         tracing::info!(sequence = event.sequence.0, "snapshot taken");
         Ok(Maintained { sequence: event.sequence, below: None, receipt })
@@ -120,7 +129,7 @@ impl Archive {
     /// Does what is due: a snapshot, then pruning where the configuration says so.
     pub async fn look_after(&self) {
         if self.snapshot_is_due(1)
-            && let Err(error) = self.snapshot().await
+            && let Err(error) = self.snapshot(None).await
         {
             tracing::warn!(%error, "a snapshot that is due was not taken");
             let size = self.custody.ledger.placed_size();
@@ -138,7 +147,7 @@ impl Archive {
     /// noticeably faster for it.
     pub fn at_end(&self) {
         if self.snapshot_is_due(AT_END)
-            && let Err(error) = self.custody.ledger.take_snapshot()
+            && let Err(error) = self.custody.ledger.take_snapshot(|draft| draft)
         {
             tracing::warn!(%error, "no snapshot was taken at the end");
         }
@@ -148,12 +157,7 @@ impl Archive {
     ///
     /// # Errors
     /// [`ArchiveError::HoldName`], [`ArchiveError::HoldExists`], [`ArchiveError::NoSuchHold`], [`ArchiveError::Ledger`].
-    pub async fn hold(
-        &self,
-        principal: &Principal,
-        name: &str,
-        change: HoldChange,
-    ) -> Result<Maintained, ArchiveError> {
+    pub async fn hold(&self, asked: AskedBy<'_>, name: &str, change: HoldChange) -> Result<Maintained, ArchiveError> {
         if name.is_empty() || name.len() > HOLD_NAME_LIMIT || name.chars().any(char::is_control) {
             return Err(ArchiveError::HoldName);
         }
@@ -168,22 +172,18 @@ impl Archive {
                 (_, true) => "a legal hold was lifted",
             };
             let body = EventBody::Hold { name: name.to_owned(), change };
-            Ok(Entry::from(warning(details).principal(principal).body(body)))
+            Ok(Entry::from(by(Some(asked), warning(details).body(body))))
         })?;
         let (event, receipt) = recorded.persisted().await?;
         Ok(Maintained { sequence: event.sequence, below: None, receipt })
     }
 
     /// Gives up events: all before the newest snapshot that the retention policy lets stand for them, and that is not beyond
-    /// `up_to`. Without a principal it is we who prune, because it is due.
+    /// `up_to`. Where nobody asked it is we who prune, because it is due.
     ///
     /// # Errors
     /// [`ArchiveError`]; nothing was given up then, or it is not known to be durable.
-    pub async fn prune(
-        &self,
-        principal: Option<&Principal>,
-        up_to: Option<Sequence>,
-    ) -> Result<Maintained, ArchiveError> {
+    pub async fn prune(&self, asked: Option<AskedBy<'_>>, up_to: Option<Sequence>) -> Result<Maintained, ArchiveError> {
         let _one = self.pruning.try_acquire().map_err(|_| ArchiveError::InProgress)?;
         // 1.
         let below = self.custody.ledger.with_fold(|fold, now| self.choose(fold, now, up_to))?;
@@ -196,10 +196,7 @@ impl Archive {
             }
             let details = format!("events before {below} were given up; {proven} key versions were unwrapped first");
             let draft = warning(&details).body(EventBody::Pruned { below, proven });
-            Ok(Entry::from(match principal {
-                Some(principal) => draft.principal(principal),
-                None => draft,
-            }))
+            Ok(Entry::from(by(asked, draft)))
         })?;
         let (event, receipt) = recorded.persisted().await.map_err(ArchiveError::from)?;
         // 4.
@@ -298,6 +295,13 @@ fn usable_records(fold: &Fold) -> Result<Vec<(KeyId, KeyVersion, Vec<u8>)>, Arch
 
 fn not_unwrapped(key: KeyId, version: KeyVersion, error: &CustodyError) -> ArchiveError {
     ArchiveError::NotUnwrapped { key, version, reason: error.to_string() }
+}
+
+fn by(asked: Option<AskedBy<'_>>, draft: EventDraft) -> EventDraft {
+    match asked {
+        Some(AskedBy { principal, tag }) => draft.principal(principal).request(tag),
+        None => draft,
+    }
 }
 
 fn warning(details: &str) -> EventDraft {

@@ -22,7 +22,7 @@ use std::{sync::Arc, time::Duration};
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, watch};
 use transcode_confidential::{
-    audit::{Chain, LogState},
+    audit::{Chain, EventDraft, LogState},
     fold::{Fold, SnapshotError},
     ids::LogId,
     keys::{KeyError, KeyTable},
@@ -205,17 +205,17 @@ impl Ledger {
     }
 
     /// Writes the whole state down. A segment begins with the event, and a boot can begin there. Nothing else is placed
-    /// meanwhile, which grows with the state.
+    /// meanwhile, which grows with the state. `complete` says in the event who asked for it.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`] while the log takes no events; [`LedgerError::Snapshot`].
-    pub fn take_snapshot(&self) -> Result<Recorded, LedgerError> {
+    pub fn take_snapshot(&self, complete: impl FnOnce(EventDraft) -> EventDraft) -> Result<Recorded, LedgerError> {
         if !self.is_available() {
             return Err(LedgerError::Unavailable);
         }
         let mut head = self.head();
         let now = self.0.clock.now();
-        let recorded = head.place_snapshot(self.0.log_id, now, self.0.wait)?;
+        let recorded = head.place_snapshot(self.0.log_id, complete, now, self.0.wait)?;
         drop(head);
         self.0.wake.notify_one();
         Ok(recorded)

@@ -68,7 +68,7 @@ use crate::{
     metrics::Reporter,
     nsm::Nsm,
     service::{
-        Reports, RequestMemory, RequestRate, Service, SharedDocuments, Turns,
+        RequestMemory, RequestRate, Service, SharedDocuments, Turns,
         tls::{Channel, ChannelError},
     },
     upkeep::Upkeep,
@@ -170,7 +170,6 @@ pub async fn run(parts: Parts, serving: impl FnOnce(Serving) + Send, shutdown: C
         grants,
         refusals: Arc::clone(&refusals),
         archive: Arc::clone(&archive),
-        reports: Reports::default(),
         link,
         log_key,
         epoch_key,

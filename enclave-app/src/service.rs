@@ -110,8 +110,6 @@ pub struct Service {
     pub refusals: Arc<RefusalMeter>,
     /// Snapshots, legal holds, pruning.
     pub archive: Arc<Archive>,
-    /// Work that was reported.
-    pub reports: Reports,
     /// The parent.
     pub link: CurrentLink,
     /// Signs checkpoints.
@@ -154,7 +152,6 @@ pub use {
     memory::{BODY_MEMORY, RequestMemory, STREAM_MEMORY},
     once::Turns,
     rate::Rate as RequestRate,
-    reports::Reports,
     shared::SharedDocuments,
 };
 

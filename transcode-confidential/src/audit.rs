@@ -48,7 +48,7 @@ pub use event::{AuditEvent, AuditEventType, AuditSeverity, EventDraft};
 pub use leaf::{DETAILS_LIMIT, LEAF_LIMIT, LeafError, NAME_LIMIT, decode as decode_leaf, leaf_hash};
 pub use log::AuditLog;
 pub use receipt::{Receipt, ReceiptError};
-pub use reported::{JOB_LIMIT, Reported};
+pub use reported::{JOB_LIMIT, ReportOf, Reported};
 pub use request_tag::RequestTag;
 pub use seal::{LogState, Seal};
 

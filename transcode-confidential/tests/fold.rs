@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use transcode_confidential::{
     audit::{
         AuditEvent, AuditEventType, Chain, CreationReason, EpochOpened, EventBody, EventDraft, HoldChange, KeyChange,
-        KeyOperation, Outcome, RequestTag,
+        KeyOperation, Outcome, Reported, RequestTag,
         segment::{RECORD_LIMIT, Record, RecordKind},
     },
     fold::{Fold, Snapshot},
@@ -36,6 +36,7 @@ enum Step {
     Use(u8, KeyOperation),
     Media(u8, u8),
     End(u8),
+    Report(u8),
     Policy(u8),
     Hold(u8, HoldChange),
     Snapshot,
@@ -63,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => (0..12_u8, operation).prop_map(|(key, operation)| Step::Use(key, operation)),
         8 => (0..12_u8, any::<u8>()).prop_map(|(key, period)| Step::Media(key, period)),
         6 => any::<u8>().prop_map(Step::End),
+        3 => any::<u8>().prop_map(Step::Report),
         1 => any::<u8>().prop_map(Step::Policy),
         2 => (0..3_u8, hold).prop_map(|(name, change)| Step::Hold(name, change)),
         2 => Just(Step::Snapshot),
@@ -152,6 +154,20 @@ impl Life {
                 let content = format!("reel-{}", period % 3).parse().unwrap();
                 let request = KeyRequest::MediaKey { content, period: Period((period % 16).into()) };
                 (decide(&self.fold, key, request)?, Vec::new())
+            }
+            Step::Report(number) => {
+                let reported = Reported {
+                    job: "job".into(),
+                    number: (number % 3).into(),
+                    complete: number % 2 == 0,
+                    frames: 1,
+                    bytes_in: 2,
+                    bytes_out: 3,
+                    input: None,
+                    output: Some(Digest::new([*number; 32])),
+                };
+                let draft = EventDraft::new(AuditEventType::ContentProcessed, "reported").key("k1", None);
+                (draft.principal("transcoder-1").content("reel").body(EventBody::Reported(reported)), Vec::new())
             }
             Step::End(which) => {
                 let open: Vec<_> = self.fold.unfinished().map(|stream| stream.began).collect();

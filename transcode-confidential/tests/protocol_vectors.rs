@@ -8,7 +8,7 @@ use transcode_confidential::{
     attestation::UserData,
     audit::{
         AuditEventType, Chain, CreationReason, EpochOpened, EpochStatement, EventBody, EventDraft, HoldChange,
-        KeyChange, KeyOperation, Maintenance, Outcome, Receipt, Reported, RequestTag, Seal,
+        KeyChange, KeyOperation, Maintenance, Outcome, Receipt, ReportOf, Reported, RequestTag, Seal,
         checkpoint::{Checkpoint, log_verifier_key},
         cose_receipt::CoseReceipt,
         decode_leaf, leaf_hash,
@@ -204,23 +204,27 @@ fn vectors() -> String {
     assert_eq!(decode_leaf(&leaf).unwrap(), event);
     line("leaf of a request with the idempotency key retry-1", &leaf);
 
+    let said = Reported {
+        job: "job-42".into(),
+        number: 17,
+        complete: true,
+        frames: 48,
+        bytes_in: 1_000_000,
+        bytes_out: 1_000_500,
+        input: Some(Digest::of(b"segment")),
+        output: Some(Digest::of(b"message")),
+    };
     let reported = EventDraft::new(AuditEventType::ContentProcessed, "vector")
         .key("film-1", Some(KeyVersion(1)))
         .principal("transcoder-1")
         .content("reel-7")
-        .body(EventBody::Reported(Reported {
-            job: "job-42".into(),
-            number: 17,
-            complete: true,
-            frames: 48,
-            bytes_in: 1_000_000,
-            bytes_out: 1_000_500,
-            input: Some(Digest::of(b"segment")),
-            output: Some(Digest::of(b"message")),
-        }));
+        .body(EventBody::Reported(said.clone()));
     let (event, leaf) = Chain::new().append(reported, Timestamp(1_767_225_600_000)).unwrap();
     assert_eq!(decode_leaf(&leaf).unwrap(), event);
     line("leaf of reported work", &leaf);
+    let of = ReportOf { principal: "transcoder-1", content: "reel-7", key: "film-1", version: Some(KeyVersion(1)) };
+    let tag = said.tag(&of);
+    line("tag of that report", &[tag.key.as_bytes().as_slice(), tag.request.as_bytes()].concat());
 
     let seal = Seal::sign(&epoch_key, log_id, state);
     line("seal", &seal.to_bytes());

@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use transcode_confidential::{
-    ids::{Digest, Epoch, KeyId, KeyVersion, LogId, Principal, RootHash},
+    ids::{Digest, Epoch, KeyId, KeyVersion, LogId, Principal, RootHash, Sequence},
     message::FrameLength,
     protocol::api::IDEMPOTENCY_KEY_LIMIT,
 };
@@ -358,18 +358,21 @@ pub(super) struct Reconcile {
     /// Where the segments lie [default: the playlist's directory]
     #[arg(long, value_name = "DIR")]
     pub(super) dir: Option<PathBuf>,
-    /// The directory with the log's segment files
+    /// The directory with the log's segment files [default: the log of the --server]
     #[arg(long, value_name = "DIR")]
-    pub(super) log: PathBuf,
+    pub(super) log: Option<PathBuf>,
     /// Another directory with segments of the same log, such as the proxy's archive; repeatable
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "log")]
     pub(super) archive: Vec<PathBuf>,
     /// A checkpoint that was kept elsewhere; repeatable
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "log")]
     pub(super) checkpoint: Vec<PathBuf>,
     /// A receipt that was kept elsewhere; repeatable
-    #[arg(long = "receipt", value_name = "FILE")]
+    #[arg(long = "receipt", value_name = "FILE", requires = "log")]
     pub(super) receipts: Vec<PathBuf>,
+    /// Only events behind this one: what came before the content is neither read nor counted
+    #[arg(long, value_name = "SEQUENCE", value_parser = audit::parse_sequence)]
+    pub(super) after: Option<Sequence>,
     /// Only what this job reported
     #[arg(long, value_name = "NAME")]
     pub(super) job: Option<String>,

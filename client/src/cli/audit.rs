@@ -33,8 +33,8 @@ use super::{
     files::{self, Access},
     terminal::line,
 };
+pub(super) use source::{Range, events};
 use stored::Verified;
-pub(super) use stored::intact;
 
 pub(super) fn run(
     verb: AuditVerb,

@@ -6,11 +6,11 @@ use std::{
 };
 
 use serde_json::json;
-use transcode_confidential::ids::Digest;
+use transcode_confidential::ids::{Digest, Sequence};
 
 use super::{
-    args::{Global, LogArgs, Reconcile},
-    audit,
+    args::{Global, QueryArgs, Reconcile},
+    audit::{self, Range},
     environment::Environment,
     exit::{Done, Exit, Failure},
     files,
@@ -28,15 +28,19 @@ const SUFFIX: &str = ".tce";
 pub(super) fn run(request: &Reconcile, global: &Global, environment: &Environment) -> Result<Done, Failure> {
     let text = files::read_text(&request.playlist)?;
     let playlist = Playlist::parse(&text).map_err(|error| Failure::file(&request.playlist, &error))?;
-    let log = LogArgs {
+    let query = QueryArgs {
         dir: request.log.clone(),
         archive: request.archive.clone(),
         checkpoint: request.checkpoint.clone(),
         receipt: request.receipts.clone(),
+        danger_unverified: false,
     };
+    let begin = request.after.map_or(Sequence(0), |after| Sequence(after.0.saturating_add(1)));
     let mut recorded = Recorded::default();
-    let source = audit::intact(&log, global, environment, &mut |sealed| {
-        recorded.take(&sealed.event, &request.content_id);
+    let source = audit::events(&query, Range::from(begin), global, environment, &mut |sealed| {
+        if sealed.event.sequence >= begin {
+            recorded.take(&sealed.event, &request.content_id);
+        }
     })?;
     let beside = request.playlist.parent().map(Path::to_owned).unwrap_or_default();
     let dir = request.dir.clone().unwrap_or(beside);

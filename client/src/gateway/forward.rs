@@ -10,6 +10,7 @@ use http::{
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use serde_json::json;
+use transcode_confidential::protocol::api::{IDEMPOTENCY_HEADER, REPLAYED_HEADER};
 
 use super::{
     Shared,
@@ -25,8 +26,6 @@ use crate::{
 const SMALL: u64 = 64 * 1024;
 /// Our own headers.
 const OURS: &str = "confidential-";
-/// With it, a request that changes something can be sent again.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Passes a request on. What may be repeated is, while the enclave is being started anew; a stream waits until there is a
 /// connection for it, and is sent once.
@@ -115,19 +114,22 @@ async fn finish(shared: &Shared, answer: Answer) -> Result<Reply, Trouble> {
             .await?
             .map(|body| Full::new(body).map_err(|never| match never {}).boxed_unsync())
     };
-    *reply.headers_mut() = passed(reply.headers(), &[CONTENT_TYPE, CONTENT_LENGTH, CACHE_CONTROL, RETRY_AFTER]);
+    let replayed = HeaderName::from_static(REPLAYED_HEADER);
+    *reply.headers_mut() =
+        passed(reply.headers(), &[CONTENT_TYPE, CONTENT_LENGTH, CACHE_CONTROL, RETRY_AFTER, replayed]);
     Ok(reply)
 }
 
 /// What goes through: our own headers, and those named.
 fn passed(headers: &HeaderMap, named: &[HeaderName]) -> HeaderMap {
-    let goes =
-        |name: &HeaderName| name.as_str().starts_with(OURS) || name.as_str() == IDEMPOTENCY_KEY || named.contains(name);
+    let goes = |name: &HeaderName| {
+        name.as_str().starts_with(OURS) || name.as_str() == IDEMPOTENCY_HEADER || named.contains(name)
+    };
     headers.iter().filter(|(name, _)| goes(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn is_repeatable(method: &Method, path: &str, headers: &HeaderMap) -> bool {
-    method == Method::GET || path.contains("/media-keys/") || headers.contains_key(IDEMPOTENCY_KEY)
+    method == Method::GET || path.contains("/media-keys/") || headers.contains_key(IDEMPOTENCY_HEADER)
 }
 
 fn is_later(answer: &Answer) -> bool {

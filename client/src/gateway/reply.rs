@@ -1,11 +1,12 @@
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONTENT_TYPE, Entry, RETRY_AFTER},
 };
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use serde_json::json;
 use tracing::warn;
+use transcode_confidential::{entropy::Entropy, protocol::api::REQUEST_ID_HEADER};
 
 use crate::{ClientError, ErrorKind};
 
@@ -31,31 +32,50 @@ impl From<ClientError> for Trouble {
     }
 }
 
-impl From<Trouble> for Reply {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::NoSuchRoute => failure(404, "NO_SUCH_ROUTE", "no such route", false, ""),
-            Trouble::NoUrl => failure(
-                500,
-                "NO_URL",
-                "this gateway listens on no TCP address, so a packager could not fetch keys",
-                false,
-                "",
-            ),
-            Trouble::Body => failure(400, "MALFORMED", "the request's body ended early", false, ""),
-            Trouble::Enclave(error) => {
-                warn!(%error, "request failed");
-                of_client(&error)
-            }
+/// Names a request at this gateway, where the enclave has not named it.
+pub(super) struct RequestId(String);
+
+impl RequestId {
+    /// A fresh one.
+    pub(super) fn new(entropy: &dyn Entropy) -> Self {
+        let mut id = [0; 8];
+        // An id of zeros names the request worse, and does no other harm.
+        let _ = entropy.fill(&mut id);
+        Self(format!("gateway-{}", hex::encode(id)))
+    }
+
+    /// The reply under this name, unless it has one of the enclave's.
+    pub(super) fn name(&self, mut reply: Reply) -> Reply {
+        if let (Entry::Vacant(place), Ok(id)) =
+            (reply.headers_mut().entry(REQUEST_ID_HEADER), HeaderValue::from_str(&self.0))
+        {
+            place.insert(id);
         }
+        reply
     }
 }
 
-fn of_client(error: &ClientError) -> Reply {
-    if let Some(answer) = error.answer() {
-        let code = answer.code.to_string();
-        return failure(answer.code.status(), &code, &answer.message, answer.retryable, &answer.request_id);
+impl Trouble {
+    /// What the tool is told.
+    pub(super) fn reply(&self, id: &RequestId) -> Reply {
+        let message = match self {
+            Self::NoSuchRoute => return failure(404, "NO_SUCH_ROUTE", "no such route", false, id),
+            Self::NoUrl => "this gateway listens on no TCP address, so a packager could not fetch keys",
+            Self::Body => return failure(400, "MALFORMED", "the request's body ended early", false, id),
+            Self::Enclave(error) => return of_client(error, id),
+        };
+        failure(500, "NO_URL", message, false, id)
     }
+}
+
+fn of_client(error: &ClientError, id: &RequestId) -> Reply {
+    if let Some(answer) = error.answer() {
+        let (code, theirs) = (answer.code.to_string(), RequestId(answer.request_id.clone()));
+        warn!(%error, request_id = theirs.0, "request refused");
+        let reply = failure(answer.code.status(), &code, &answer.message, answer.retryable, &theirs);
+        return theirs.name(reply);
+    }
+    warn!(%error, request_id = id.0, "request failed");
     let (status, code, retryable) = match error.kind() {
         ErrorKind::Unavailable => (503, "ENCLAVE_UNAVAILABLE", true),
         ErrorKind::Denied => (502, "ENCLAVE_REFUSES", false),
@@ -63,10 +83,10 @@ fn of_client(error: &ClientError) -> Reply {
         ErrorKind::Verification => (502, "ENCLAVE_NOT_VERIFIED", false),
         _ => (500, "GATEWAY", false),
     };
-    failure(status, code, &error.to_string(), retryable, "")
+    failure(status, code, &error.to_string(), retryable, id)
 }
 
-fn failure(status: u16, code: &str, message: &str, retryable: bool, request_id: &str) -> Reply {
+fn failure(status: u16, code: &str, message: &str, retryable: bool, RequestId(request_id): &RequestId) -> Reply {
     let object = json!({ "code": code, "message": message, "retryable": retryable, "request_id": request_id });
     let mut reply = json(&object);
     *reply.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -125,6 +125,7 @@ impl Head {
     pub(super) fn place_snapshot(
         &mut self,
         log_id: LogId,
+        complete: impl FnOnce(EventDraft) -> EventDraft,
         now: Timestamp,
         wait: Duration,
     ) -> Result<Recorded, LedgerError> {
@@ -134,7 +135,7 @@ impl Head {
         let draft = EventDraft::new(AuditEventType::LogMaintained, "the whole state was written down")
             .body(EventBody::Snapshot { parts: digests });
         let records = parts.into_iter().map(|part| Record::new(RecordKind::Snapshot, part)).collect();
-        self.place(Entry { draft, records }, now, None, wait)
+        self.place(Entry { draft: complete(draft), records }, now, None, wait)
     }
 
     /// Places an event and applies it to the state.

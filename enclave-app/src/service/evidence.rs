@@ -25,7 +25,7 @@ use transcode_confidential::{
 use super::{
     Caller, Failure, Service,
     caller::Peer,
-    keys::mark_repeated,
+    keys::marked,
     memory,
     once::{self, Repeatable},
 };
@@ -161,9 +161,7 @@ pub(super) async fn policy(
     if let Some(receipt) = turn.repeated {
         // The same document as the one that was verified then.
         let version = SignedPolicy::claimed_version(&document).map_err(AdoptError::from)?;
-        let mut response = Json(Adopted { version, receipt: ReceiptText(receipt) }).into_response();
-        mark_repeated(&mut response);
-        return Ok(response);
+        return Ok(marked(Json(Adopted { version, receipt: ReceiptText(receipt) }), true));
     }
     let (version, receipt) = service.grants.adopt(&service.custody.ledger, &document, tag).await?;
     Ok(Json(Adopted { version, receipt: ReceiptText(receipt) }).into_response())

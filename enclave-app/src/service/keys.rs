@@ -234,15 +234,15 @@ impl Outcome {
 
 impl IntoResponse for Outcome {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.changed)).into_response();
-        if self.repeated {
-            mark_repeated(&mut response);
-        }
-        response
+        marked((self.status, Json(self.changed)), self.repeated)
     }
 }
 
-/// Tells the caller that nothing was done anew.
-pub(super) fn mark_repeated(response: &mut Response) {
-    response.headers_mut().insert(HeaderName::from_static(REPLAYED_HEADER), HeaderValue::from_static("true"));
+/// An answer that tells the caller where nothing was done anew.
+pub(super) fn marked(answer: impl IntoResponse, repeated: bool) -> Response {
+    let mut response = answer.into_response();
+    if repeated {
+        response.headers_mut().insert(HeaderName::from_static(REPLAYED_HEADER), HeaderValue::from_static("true"));
+    }
+    response
 }

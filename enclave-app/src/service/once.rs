@@ -11,7 +11,7 @@ use tokio::{sync::OwnedMutexGuard, time::timeout};
 use transcode_confidential::{
     audit::{Receipt, RequestTag, Seal, tree::verify_inclusion},
     ids::{Digest, Principal},
-    keys::Answered,
+    keys::{Answered, AnsweredRequests, KeyTable},
     protocol::{
         api::{ErrorCode, IDEMPOTENCY_HEADER, IDEMPOTENCY_KEY_LIMIT},
         host::{Reply, Request},
@@ -100,18 +100,26 @@ impl Drop for Ours {
 /// Waits for the turn of a request. Hold the turn until the request is answered.
 pub(super) async fn enter(service: &Service, tag: Option<RequestTag>) -> Result<Turn, Failure> {
     let Some(tag) = tag else { return Ok(Turn { repeated: None, _ours: None }) };
+    enter_by(service, KeyTable::answered, &tag, || {
+        Failure::new(ErrorCode::IdempotencyKeyReused, "this idempotency key came with another request before")
+    })
+    .await
+}
+
+/// As [`enter`], for requests that are remembered in `table`; `other` says that another one came under the same name.
+pub(super) async fn enter_by(
+    service: &Service,
+    table: fn(&KeyTable) -> &AnsweredRequests,
+    tag: &RequestTag,
+    other: impl FnOnce() -> Failure,
+) -> Result<Turn, Failure> {
     let ours = service.turns.take(tag.key).await;
     let ours = ours.ok_or_else(|| Failure::new(ErrorCode::Conflict, "the same request is being answered right now"))?;
-    let answered = service.custody.ledger.with_keys(|keys, now| keys.answered().find(&tag, now).cloned());
+    let answered = service.custody.ledger.with_keys(|keys, now| table(keys).find(tag, now).cloned());
     let repeated = match answered {
         None => None,
         Some(answered) if answered.tag.request == tag.request => Some(receipt_of(service, &answered).await?),
-        Some(_) => {
-            return Err(Failure::new(
-                ErrorCode::IdempotencyKeyReused,
-                "this idempotency key came with another request before",
-            ));
-        }
+        Some(_) => return Err(other()),
     };
     Ok(Turn { repeated, _ours: Some(ours) })
 }

@@ -11,7 +11,7 @@ use testkit::{
     world::{Caller, Plan, World, key_id},
 };
 use transcode_confidential::{
-    audit::AuditEventType,
+    audit::{AuditEventType, EventBody},
     ids::{KeyVersion, Sequence},
     protocol::api::{BatchOperation, CreateKey, ErrorCode, IDEMPOTENCY_HEADER, OneKey, REPLAYED_HEADER},
 };
@@ -129,6 +129,53 @@ async fn a_batch_that_is_sent_again_does_what_is_left_of_it() {
     assert_eq!(sequences(&again), sequences(&first));
     assert!(again[0].changed.is_some() && again[2].error.is_some());
     assert_eq!(world.check().intact().key(FILM).versions.len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_done_to_the_log_is_done_once_also_after_restarts_and_pruning() {
+    let mut world = World::start().await;
+    let operator = world.operator();
+    operator.generate(FILM).await.unwrap();
+    let under = |key: &str| operator.client.repeatable_as(key);
+    let held = operator.kept_done(under("hold").place_hold("case 7").await).unwrap();
+    let lifted = operator.kept_done(under("lift").lift_hold("case 7").await).unwrap();
+    let taken = operator.kept_done(under("take").snapshot_log().await).unwrap();
+    let mut pruned = None;
+    for round in 0..4 {
+        let again = operator.kept_done(under("hold").place_hold("case 7").await).unwrap();
+        assert_eq!((again.sequence, again.receipt.0.leaf), (held.sequence, held.receipt.0.leaf), "{round}");
+        assert_eq!(under("lift").lift_hold("case 7").await.unwrap().sequence, lifted.sequence, "{round}");
+        assert_eq!(under("take").snapshot_log().await.unwrap().sequence, taken.sequence, "{round}");
+        if round == 1 {
+            let checked = world.check().intact();
+            let of = |kind: fn(&EventBody) -> bool| {
+                checked.events.iter().filter(|event| event.body.as_ref().is_some_and(kind)).count()
+            };
+            assert_eq!(of(|body| matches!(body, EventBody::Hold { .. })), 2);
+            assert_eq!(of(|body| matches!(body, EventBody::Snapshot { .. })), 1);
+        }
+        if round >= 1 {
+            let done = operator.kept_done(under("prune").prune_log(None).await).unwrap();
+            assert_eq!(done.below, Some(taken.sequence), "{round}");
+            assert_eq!(*pruned.get_or_insert(done.sequence), done.sequence, "{round}");
+        }
+        if round % 2 == 0 {
+            world.restart_enclave().await;
+        }
+    }
+    let reused = ErrorCode::IdempotencyKeyReused;
+    assert_eq!(code(under("hold").place_hold("case 8").await), reused);
+    assert_eq!(code(under("hold").lift_hold("case 7").await), reused);
+    assert_eq!(code(under("prune").prune_log(Some(Sequence(1))).await), reused);
+    assert_eq!(operator.client.holds().await.unwrap().len(), 0, "and none came of it");
+    let (status, headers, _) = ask(&operator, "/v1/log/snapshot", "{}", &["take"]).await;
+    assert_eq!((status, &headers[REPLAYED_HEADER]), (StatusCode::OK, &"true".parse().unwrap()));
+    let checked = world.check().intact();
+    assert_eq!(checked.report.kept_from, taken.sequence);
+    let prunings = checked.events.iter().filter(|event| matches!(event.body, Some(EventBody::Pruned { .. })));
+    assert_eq!(prunings.map(|event| event.sequence).collect::<Vec<_>>(), Vec::from_iter(pruned));
+    let snapshot = checked.events.iter().find(|event| event.sequence == taken.sequence).unwrap();
+    assert_eq!(snapshot.principal.as_deref(), Some("operator"));
 }
 
 #[tokio::test]

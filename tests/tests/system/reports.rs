@@ -4,7 +4,7 @@ use client::ClientError;
 use testkit::world::{Caller, World, key_id, people::grant};
 use transcode_confidential::{
     audit::{AuditEventType, EventBody},
-    ids::Digest,
+    ids::{Digest, KeyVersion, LeafHash, Sequence},
     protocol::{
         api::{ContentReported, ErrorCode, ReportContent},
         policy::Operation,
@@ -34,6 +34,11 @@ async fn report(caller: &Caller, content: &str, report: &ReportContent) -> Resul
     Ok(reported)
 }
 
+/// Which event a report became.
+fn event(reported: &ContentReported) -> (Sequence, LeafHash) {
+    (reported.receipt.0.sequence, reported.receipt.0.leaf)
+}
+
 #[tokio::test]
 async fn a_report_is_on_the_record_once_however_often_it_is_sent() {
     let mut world = World::start().await;
@@ -52,10 +57,10 @@ async fn a_report_is_on_the_record_once_however_often_it_is_sent() {
     for task in tasks {
         answers.push(task.await.unwrap());
     }
-    assert!(answers.iter().all(|answer| answer.receipt == answers[0].receipt));
+    assert!(answers.iter().all(|answer| event(answer) == event(&answers[0])));
     assert_eq!(answers.iter().filter(|answer| !answer.repeated).count(), 1);
     let again = report(&packager, content, &piece(7)).await.unwrap();
-    assert_eq!((again.repeated, &again.receipt), (true, &first.receipt));
+    assert_eq!((again.repeated, event(&again)), (true, event(&first)));
     let otherwise = ReportContent { frames: 49, ..piece(7) };
     assert_eq!(code(report(&packager, content, &otherwise).await), ErrorCode::Conflict);
     assert!(!report(&packager, "reel 4", &piece(7)).await.unwrap().repeated, "another content");
@@ -78,6 +83,40 @@ async fn a_report_is_on_the_record_once_however_often_it_is_sent() {
     assert_eq!(reports.len(), 2);
     let Some(EventBody::Reported(reported)) = &reports[0].body else { panic!("{:?}", reports[0]) };
     assert_eq!(*reported, piece(7).to_reported().unwrap());
+}
+
+#[tokio::test]
+async fn a_report_that_comes_again_after_restarts_a_snapshot_and_a_pruning_is_no_second_one() {
+    let mut world = World::start().await;
+    let operator = world.operator();
+    operator.generate("content-key-1").await.unwrap();
+    let first = report(&operator, "reel", &piece(7)).await.unwrap();
+    let version = Some(KeyVersion(1));
+    report(&operator, "reel", &ReportContent { version, ..piece(8) }).await.unwrap();
+    for stage in ["replayed", "from a snapshot", "pruned"] {
+        match stage {
+            "from a snapshot" => drop(operator.snapshot().await.unwrap()),
+            "pruned" => assert!(world.operator().prune().await.unwrap().below > Some(first.receipt.0.sequence)),
+            _ => {}
+        }
+        world.restart_enclave().await;
+        let operator = world.operator();
+        let again = report(&operator, "reel", &piece(7)).await.unwrap();
+        assert_eq!((again.repeated, event(&again)), (true, event(&first)), "{stage}");
+        for otherwise in [
+            ReportContent { complete: false, ..piece(7) },
+            ReportContent { version, ..piece(7) },
+            ReportContent { output_digest: Some(Digest::of(b"out")), ..piece(7) },
+            ReportContent { bytes_out: 1, ..piece(8) },
+        ] {
+            assert_eq!(code(report(&operator, "reel", &otherwise).await), ErrorCode::Conflict, "{stage}");
+        }
+    }
+    let operator = world.operator();
+    assert!(!report(&operator, "reel", &piece(9)).await.unwrap().repeated);
+    world.change_policy(|policy| policy.denied.push("operator".parse().unwrap())).await;
+    assert_eq!(code(report(&operator, "reel", &piece(7)).await), ErrorCode::Denied, "no answer outlives its grant");
+    world.check().intact();
 }
 
 #[tokio::test]
@@ -106,6 +145,15 @@ async fn what_ffmpeg_silently_left_out_is_found() {
     };
     desk.write("hls/whole.m3u8", playlist(6));
     desk.write("hls/short.m3u8", playlist(4));
+    // Of the server, as it runs.
+    let live = desk.run(0, &["reconcile", "reel-3", "--playlist", "@hls/whole.m3u8"]).await;
+    assert_eq!((live["complete"].as_bool(), live["reported"].as_u64()), (Some(true), Some(6)));
+    assert_eq!((live["source"].as_str(), live["verified"].as_bool()), (Some("server"), Some(true)));
+    let live = desk.run(4, &["reconcile", "reel-3", "--playlist", "@hls/short.m3u8"]).await;
+    assert_eq!(live["findings"].as_array().unwrap().len(), 4);
+    let end = (live["head"]["size"].as_u64().unwrap() - 1).to_string();
+    let nothing = desk.run(0, &["reconcile", "reel-3", "--playlist", "@hls/whole.m3u8", "--after", &end]).await;
+    assert_eq!((nothing["reported"].as_u64(), nothing["issued"].as_u64()), (Some(0), Some(0)));
     world.stop_enclave().await.unwrap();
     let log = world.segments_dir();
     let log = log.to_str().unwrap();

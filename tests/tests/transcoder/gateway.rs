@@ -69,6 +69,39 @@ async fn what_stands_in_a_playlist_opens_nothing_but_media_keys() {
 }
 
 #[tokio::test]
+async fn every_answer_names_its_request_and_a_refusal_is_on_the_record_under_that_name() {
+    let world = with_key().await;
+    let gateway = world.gateway(GATEWAY, |_| {}).await;
+    let name = |answer: &Answered| answer.headers["confidential-request-id"].to_str().unwrap().to_owned();
+    let mut names = Vec::new();
+    for path in [format!("/hls/{KEY}/1080p/0/keyinfo"), format!("/hls/{KEY}/1080p/0/key"), "/health".into()] {
+        let answer = gateway.ask(Method::GET, &path, b"").await;
+        names.push(name(&answer));
+        answer.ok();
+    }
+    let passed_on = gateway.ask(Method::GET, "/v1/keys", b"").await;
+    assert!(!name(&passed_on).starts_with("gateway-"), "the enclave's own name goes through");
+    let refused = gateway.ask(Method::POST, &format!("/v1/keys/{KEY}/revoke"), b"{}").await;
+    let by_us = gateway.ask(Method::GET, "/hls/Not A Key/x", b"").await;
+    let not_derived = gateway.ask(Method::GET, "/hls/no-such-key/1080p/0/key", b"").await;
+    for (answer, by_gateway) in [(by_us, true), (refused, false), (not_derived, false)] {
+        let named = name(&answer);
+        assert_eq!(named.starts_with("gateway-"), by_gateway, "{named}");
+        let said: serde_json::Value = serde_json::from_slice(&answer.body.unwrap()).unwrap();
+        assert_eq!(said["request_id"].as_str(), Some(named.as_str()));
+        names.push(named);
+    }
+    let on_record = world.check().intact();
+    for refused in &names[names.len() - 2..] {
+        let named = |event: &&transcode_confidential::audit::AuditEvent| event.details.contains(refused);
+        assert_eq!(on_record.of_type(AuditEventType::UnauthorizedAccess).into_iter().filter(named).count(), 1);
+    }
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 6, "each request has a name of its own");
+}
+
+#[tokio::test]
 async fn without_the_token_or_for_another_host_there_is_nothing() {
     let world = with_key().await;
     let gateway = world.gateway(GATEWAY, |_| {}).await;

@@ -1,6 +1,9 @@
+use sha2::{Digest as _, Sha256};
+
+use super::{AuditEvent, EventBody, RequestTag};
 use crate::{
     cbor::{CborError, MapReader, Writer},
-    ids::Digest,
+    ids::{Digest, KeyVersion},
 };
 
 /// Longest name of a job, in bytes.
@@ -26,6 +29,19 @@ pub struct Reported {
     pub input: Option<Digest>,
     /// SHA-256 of what was written.
     pub output: Option<Digest>,
+}
+
+/// Whose report it is, and what it is about.
+#[derive(Debug, Clone, Copy)]
+pub struct ReportOf<'a> {
+    /// Who reports.
+    pub principal: &'a str,
+    /// The content that the piece belongs to.
+    pub content: &'a str,
+    /// The key that it is under.
+    pub key: &'a str,
+    /// The version of that key, where it was named.
+    pub version: Option<KeyVersion>,
 }
 
 impl Reported {
@@ -54,8 +70,34 @@ impl Reported {
         Ok(Self { job, number, complete, frames, bytes_in, bytes_out, input, output })
     }
 
+    /// Names the report and what it says, so that the same one is known when it comes again:
+    /// `key = SHA-256("transcode-confidential/report/v1" || 0x00 || principal || content || job || number (8))`, each text with
+    /// its length (8) before it; `request = SHA-256(key id || version (8), 0 for none || the body of the event)`, the key id
+    /// likewise.
+    pub fn tag(&self, of: &ReportOf<'_>) -> RequestTag {
+        let text = |hash: Sha256, text: &str| hash.chain_update((text.len() as u64).to_be_bytes()).chain_update(text);
+        let start = Sha256::new().chain_update(b"transcode-confidential/report/v1\0");
+        let name = [of.principal, of.content, &self.job].into_iter().fold(start, text);
+        let name = name.chain_update(self.number.to_be_bytes());
+        let mut body = Writer::new();
+        self.encode(&mut body);
+        let version = of.version.map_or(0, |version| u64::from(version.0));
+        let said = text(Sha256::new(), of.key).chain_update(version.to_be_bytes()).chain_update(body.into_bytes());
+        RequestTag { key: Digest::new(name.finalize().into()), request: Digest::new(said.finalize().into()) }
+    }
+
     /// Length of its longest text, beyond any limit where it is beyond its own.
     pub(super) const fn longest_text(&self) -> usize {
         if self.job.len() > JOB_LIMIT { usize::MAX } else { self.job.len() }
+    }
+}
+
+impl AuditEvent {
+    /// The tag of the report that this event records.
+    pub(crate) fn report_tag(&self) -> Option<RequestTag> {
+        let Some(EventBody::Reported(reported)) = &self.body else { return None };
+        let (principal, content, key) =
+            (self.principal.as_deref()?, self.content_id.as_deref()?, self.key_id.as_deref()?);
+        Some(reported.tag(&ReportOf { principal, content, key, version: self.key_version }))
     }
 }

@@ -14,8 +14,9 @@ pub const ANSWERED_LIMIT: usize = 16_384;
 /// How long a request is remembered.
 pub const ANSWERED_AGE: Duration = Duration::from_secs(24 * 3600);
 
-/// The requests that came with an idempotency key and took effect: a fold over the events that carry a [`RequestTag`], so
-/// it outlives a restart. Bounded by [`ANSWERED_LIMIT`] and [`ANSWERED_AGE`]; a request that was forgotten is new.
+/// Requests that took effect and may come again: those with an idempotency key, or reports of work, by the [`RequestTag`] of
+/// the event that records them. A fold over those events, so it outlives a restart. Bounded by [`ANSWERED_LIMIT`] and
+/// [`ANSWERED_AGE`]; a request that was forgotten is new.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AnsweredRequests {
     by_key: HashMap<Digest, Answered>,
@@ -25,7 +26,7 @@ pub struct AnsweredRequests {
 /// A request that took effect, by the event that records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
-    /// Who asked under which idempotency key, and what.
+    /// Who asked under which name, and what.
     pub tag: RequestTag,
     /// The event.
     pub sequence: Sequence,
@@ -47,7 +48,7 @@ impl AnsweredRequests {
         Self::default()
     }
 
-    /// The request that came under the same idempotency key, where it is remembered at `now`. Compare its
+    /// The request that came under the same name, where it is remembered at `now`. Compare its
     /// [`RequestTag::request`]: it may have been another one.
     pub fn find(&self, tag: &RequestTag, now: Timestamp) -> Option<&Answered> {
         self.by_key.get(&tag.key).filter(|answered| now.since(answered.time) < ANSWERED_AGE)
@@ -85,18 +86,18 @@ impl AnsweredRequests {
             self.by_key.remove(&oldest);
         }
     }
+}
 
-    pub(super) fn apply(&mut self, event: &AuditEvent) {
-        if let Some(tag) = event.request {
-            self.insert(Answered {
-                tag,
-                sequence: event.sequence,
-                leaf: event.hash,
-                time: event.time,
-                event_type: event.event_type,
-                key: event.key_id.as_deref().and_then(|id| id.parse().ok()),
-                version: event.key_version,
-            });
+impl Answered {
+    pub(super) fn by(event: &AuditEvent, tag: RequestTag) -> Self {
+        Self {
+            tag,
+            sequence: event.sequence,
+            leaf: event.hash,
+            time: event.time,
+            event_type: event.event_type,
+            key: event.key_id.as_deref().and_then(|id| id.parse().ok()),
+            version: event.key_version,
         }
     }
 }

@@ -18,6 +18,7 @@ const VERSION: u64 = 1;
 const ANSWERED: u64 = 2;
 /// Of the key in the last row of kind [`KEY`].
 const MEDIA: u64 = 3;
+const REPORTED: u64 = 4;
 
 const KEY_STATES: [KeyState; 4] = [KeyState::Active, KeyState::Suspended, KeyState::Revoked, KeyState::Destroyed];
 const VERSION_STATES: [VersionState; 4] =
@@ -48,9 +49,11 @@ impl KeyTable {
                 });
             }
         }
-        for answered in self.answered().iter() {
+        let answered = self.answered().iter().map(|answered| (ANSWERED, answered));
+        let reported = self.reported().iter().map(|reported| (REPORTED, reported));
+        for (kind, answered) in answered.chain(reported) {
             let named = usize::from(answered.key.is_some()) + usize::from(answered.version.is_some());
-            out.row(5 + named, base + ANSWERED, |row| {
+            out.row(5 + named, base + kind, |row| {
                 row.uint(1).bytes(&answered.tag.to_bytes()).uint(2).uint(answered.sequence.0);
                 row.uint(3).bytes(answered.leaf.as_bytes()).uint(4).uint(answered.time.0);
                 row.uint(5).uint(answered.event_type as u64);
@@ -102,7 +105,7 @@ impl KeyTable {
                     return Err(CborError::KeyOrder);
                 }
             }
-            ANSWERED => {
+            ANSWERED | REPORTED => {
                 let answered = Answered {
                     tag: RequestTag::from_bytes(row.required(1)?.array_of()?).ok_or(CborError::Range)?,
                     sequence: Sequence(row.required(2)?.uint()?),
@@ -115,7 +118,10 @@ impl KeyTable {
                     },
                     version: row.optional(7)?.map(|reader| reader.number().map(KeyVersion)).transpose()?,
                 };
-                self.put_back_answered(answered);
+                match kind {
+                    ANSWERED => self.put_back_answered(answered),
+                    _ => self.put_back_reported(answered),
+                }
             }
             _ => return Err(CborError::Range),
         }

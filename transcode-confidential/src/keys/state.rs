@@ -7,11 +7,12 @@ use crate::{
     time::Timestamp,
 };
 
-/// The state of every key, and the requests that took effect: what the events of a log come to. Holds no secrets.
+/// The state of every key, the requests that took effect and the work that was reported: what the events of a log come to. Holds no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeyTable {
     keys: BTreeMap<KeyId, KeyRecord>,
     answered: AnsweredRequests,
+    reported: AnsweredRequests,
 }
 
 /// The state of one key.
@@ -133,6 +134,11 @@ impl KeyTable {
         &self.answered
     }
 
+    /// The newest reports of work, under [`Reported::tag`](crate::audit::Reported::tag).
+    pub const fn reported(&self) -> &AnsweredRequests {
+        &self.reported
+    }
+
     /// One key.
     pub fn key(&self, id: &KeyId) -> Option<&KeyRecord> {
         self.keys.get(id)
@@ -156,6 +162,11 @@ impl KeyTable {
     /// Takes an answered request from a snapshot, which has them in their order.
     pub(super) fn put_back_answered(&mut self, answered: Answered) {
         self.answered.insert(answered);
+    }
+
+    /// As [`KeyTable::put_back_answered`], a report.
+    pub(super) fn put_back_reported(&mut self, reported: Answered) {
+        self.reported.insert(reported);
     }
 
     /// The key that was put back last: the last by name.
@@ -183,7 +194,12 @@ impl KeyTable {
     /// contradiction: a use is counted even if its caller was refused in the end.
     pub fn apply(&mut self, event: &AuditEvent) -> Result<(), FoldError> {
         self.apply_to_keys(event)?;
-        self.answered.apply(event);
+        if let Some(tag) = event.request {
+            self.answered.insert(Answered::by(event, tag));
+        }
+        if let Some(tag) = event.report_tag() {
+            self.reported.insert(Answered { key: None, version: None, ..Answered::by(event, tag) });
+        }
         Ok(())
     }
 

@@ -346,6 +346,6 @@ fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
     }
 }
 
-fn parse_sequence(text: &str) -> Result<Sequence, &'static str> {
+pub(super) fn parse_sequence(text: &str) -> Result<Sequence, &'static str> {
     text.parse().map(Sequence).map_err(|_| "write the position of an event in the log: 0, 1, ...")
 }

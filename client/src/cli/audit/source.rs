@@ -34,14 +34,14 @@ pub(in crate::cli) struct Source {
 
 /// Which events of the log a query needs to see.
 #[derive(Clone, Copy)]
-pub(super) struct Range {
+pub(in crate::cli) struct Range {
     pub(super) from: Sequence,
     /// The last one; all, where there is none.
     pub(super) last: Option<Sequence>,
 }
 
 impl Range {
-    pub(super) const fn from(from: Sequence) -> Self {
+    pub(in crate::cli) const fn from(from: Sequence) -> Self {
         Self { from, last: None }
     }
 }
@@ -111,7 +111,7 @@ impl Source {
 ///
 /// # Errors
 /// Where that cannot be said of them. So what `sink` gets must not be shown before this has returned.
-pub(super) fn events(
+pub(in crate::cli) fn events(
     query: &QueryArgs,
     range: Range,
     global: &Global,

@@ -69,7 +69,7 @@ pub(super) fn verify(
 ///
 /// # Errors
 /// Where it is not. So what `sink` gets must not be shown before this has returned.
-pub(in crate::cli) fn intact(
+pub(super) fn intact(
     log: &LogArgs,
     global: &Global,
     environment: &Environment,

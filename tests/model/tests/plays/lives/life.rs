@@ -492,7 +492,7 @@ impl Life {
 
     async fn snapshot(&mut self) -> &'static str {
         let archive = Arc::clone(&self.enclave().archive);
-        match self.enclave().island.spawn(async move { archive.snapshot().await }).await.unwrap() {
+        match self.enclave().island.spawn(async move { archive.snapshot(None).await }).await.unwrap() {
             Ok(done) => {
                 self.receipts.push(done.receipt);
                 "a snapshot was taken"
