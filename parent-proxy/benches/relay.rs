@@ -1,6 +1,6 @@
 //! The relay against socat, and against no relay at all: throughput, time of an exchange, exchanges a second.
 //!
-//! `cargo bench -p parent-proxy --bench relay`. The relay and socat are processes of their own, TCP in and a unix socket out, with buffers of
+//! `cargo bench -p parent-proxy --bench relay [-- --short]`. The relay and socat are processes of their own, TCP in and a unix socket out, with buffers of
 //! 64 KiB; clients and server are this process. What is compared alternates, and the medians of rounds are compared, so a
 //! slow or a busy machine changes both. Without socat (apt) that half is left out, and said so. With `CONFIDENTIAL_TARGETS`
 //! set a missed target is a failure.
@@ -28,13 +28,19 @@ use tokio::{
 };
 
 const BUFFER: usize = 64 * 1024;
-const ROUNDS: usize = 7;
 /// Bytes of one throughput run.
 const BYTES: u64 = 512 << 20;
 /// Bytes of a question and of an answer.
 const MESSAGE: usize = 256;
-/// How long exchanges are counted.
-const WINDOW: Duration = Duration::from_millis(1500);
+/// How often everything is measured, and how long exchanges are counted.
+#[derive(Clone, Copy)]
+struct Effort {
+    rounds: usize,
+    window: Duration,
+}
+
+const WHOLE: Effort = Effort { rounds: 7, window: Duration::from_millis(1500) };
+const SHORT: Effort = Effort { rounds: 3, window: Duration::from_millis(500) };
 
 /// A process that is ended with the bench.
 struct Process(Child);
@@ -55,6 +61,8 @@ struct Way {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> ExitCode {
+    let effort = if std::env::args().any(|argument| argument == "--short") { SHORT } else { WHOLE };
+    let Effort { rounds, window } = effort;
     let dir = tempfile::tempdir().unwrap();
     let server = dir.path().join("server");
     serve_unix(&server).await;
@@ -67,10 +75,10 @@ async fn main() -> ExitCode {
         missed |= ratio < target;
     };
 
-    println!("throughput, one connection, {} MiB a run, MB/s, median of {ROUNDS}", BYTES >> 20);
+    println!("throughput, one connection, {} MiB a run, MB/s, median of {rounds}", BYTES >> 20);
     let ways: Vec<&Way> = [Some(&relay), socat.as_ref(), Some(&direct)].into_iter().flatten().collect();
     let mut speeds = vec![Vec::new(); ways.len()];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         for (way, speeds) in ways.iter().zip(&mut speeds) {
             speeds.push(throughput(way.address).await);
         }
@@ -83,13 +91,13 @@ async fn main() -> ExitCode {
         judge("relay to socat", median(&ratios), 0.9);
     }
 
-    println!("exchanges of {MESSAGE} bytes each way, median of {ROUNDS} rounds of {WINDOW:?}");
+    println!("exchanges of {MESSAGE} bytes each way, median of {rounds} rounds of {window:?}");
     for clients in [1, 16, 256] {
         let mut rates = vec![Vec::new(); ways.len()];
         let mut slowest = vec![Vec::new(); ways.len()];
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             for (number, way) in ways.iter().enumerate() {
-                let (rate, p99) = exchanges(way.address, clients).await;
+                let (rate, p99) = exchanges(way.address, clients, window).await;
                 rates[number].push(rate);
                 slowest[number].push(p99);
             }
@@ -206,7 +214,7 @@ async fn throughput(address: SocketAddr) -> f64 {
 }
 
 /// Exchanges a second of so many clients at once, and the time in seconds that 99 of 100 took at most.
-async fn exchanges(address: SocketAddr, clients: usize) -> (f64, f64) {
+async fn exchanges(address: SocketAddr, clients: usize, window: Duration) -> (f64, f64) {
     let mut streams = Vec::new();
     for _ in 0..clients {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -221,7 +229,7 @@ async fn exchanges(address: SocketAddr, clients: usize) -> (f64, f64) {
         tasks.spawn(async move {
             let (question, mut answer) = ([7; MESSAGE], [0; MESSAGE]);
             let mut times = Vec::new();
-            while begin.elapsed() < WINDOW {
+            while begin.elapsed() < window {
                 let asked = Instant::now();
                 stream.write_all(&question).await.unwrap();
                 stream.read_exact(&mut answer).await.unwrap();
