@@ -56,7 +56,7 @@ impl LargeLog {
             let round = left.min(1_000_000);
             persisted::append(&ledger, APPENDERS.min(round), round).await;
         }
-        ledger.take_snapshot().unwrap().persisted().await.unwrap();
+        ledger.take_snapshot(|draft| draft).unwrap().persisted().await.unwrap();
         let last = usize::try_from(events.saturating_sub(ledger.placed_size())).unwrap();
         persisted::append(&ledger, 1, last).await;
         let grown_in = begin.elapsed();
