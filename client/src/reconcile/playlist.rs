@@ -65,7 +65,7 @@ impl Playlist {
             let unreadable = || PlaylistError::Line(number + 1);
             let (tag, value) = line.split_once(':').unwrap_or((line, ""));
             match tag {
-                "" => {}
+                "" if line.is_empty() => {}
                 "#EXT-X-STREAM-INF" | "#EXT-X-I-FRAME-STREAM-INF" => return Err(PlaylistError::Multivariant),
                 "#EXT-X-MEDIA-SEQUENCE" => playlist.media_sequence = value.trim().parse().map_err(|_| unreadable())?,
                 "#EXT-X-ENDLIST" => playlist.ended = true,
@@ -137,6 +137,7 @@ mod tests {
             ("<html>", PlaylistError::NoPlaylist),
             ("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\na.m3u8", PlaylistError::Multivariant),
             ("#EXTM3U\nseg.ts", PlaylistError::Line(2)),
+            ("#EXTM3U\n:seg.ts", PlaylistError::Line(2)),
             ("#EXTM3U\n#EXTINF:nan,\nseg.ts", PlaylistError::Line(2)),
             ("#EXTM3U\n#EXTINF:-1,\nseg.ts", PlaylistError::Line(2)),
             ("#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:x", PlaylistError::Line(2)),
