@@ -168,7 +168,11 @@ pub(super) fn playlist(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(playlist) = Playlist::parse(text) {
         assert!(playlist.duration() >= 0.0);
-        let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = text
+            .trim_start_matches('\u{feff}')
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
         assert_eq!(lines.count(), playlist.segments.len());
         assert!(playlist.segments.iter().all(|segment| segment.period().is_none() || segment.key_uri.is_some()));
     }
