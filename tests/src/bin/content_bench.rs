@@ -335,7 +335,8 @@ async fn echo(world: &World, arguments: &Arguments) -> Rate {
                 let (mut reader, mut writer) = tokio::io::split(stream);
                 let mut buffer = vec![0; 65_536];
                 while let Ok(length @ 1..) = reader.read(&mut buffer).await {
-                    if writer.write_all(&buffer[..length]).await.is_err() {
+                    // Unflushed, the end of it would wait in the session for a write that never comes.
+                    if writer.write_all(&buffer[..length]).await.is_err() || writer.flush().await.is_err() {
                         return;
                     }
                 }
