@@ -15,7 +15,10 @@
 
 use std::{path::Path, time::Duration};
 
-use enclave_app::service::{BODY_MEMORY, STREAM_MEMORY};
+use enclave_app::{
+    config::Limits,
+    service::{BODY_MEMORY, STREAM_MEMORY},
+};
 use testkit::world::{EnclaveProcess, OPERATOR, Plan, World};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -33,6 +36,8 @@ const MIB: u64 = 1 << 20;
 /// What `docs/OPERATIONS.md` says: the program itself with its keys, and what a connection holds by itself.
 const PROGRAM: u64 = 64 * MIB;
 const CONNECTION: u64 = 80 * 1024;
+/// What kernel and image take before it serves: 90 to 101 of 512 MiB in the boot test, and a 64th of every MiB more.
+const SYSTEM: u64 = 128 * MIB;
 /// Stacks, and what the allocator keeps to itself: it counts as data, and is not resident.
 const UNUSED: u64 = 64 * MIB;
 const FILM: &str = "content-key-1";
@@ -205,4 +210,24 @@ async fn whatever_is_asked_of_it_the_enclave_stays_within_its_memory() {
     println!("at most {} MiB of {} MiB", peak / MIB, budget / MIB);
     assert!(peak < budget);
     load.world.check().intact();
+}
+
+/// `NAME=VALUE` of a file of settings, or `${NAME:=VALUE}` of a script.
+fn setting(text: &str, name: &str) -> u64 {
+    let after = text.split_once(&format!("{name}=")).or_else(|| text.split_once(&format!("{name}:="))).unwrap().1;
+    after.split(|next: char| !next.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_memory_that_the_samples_give_holds_what_the_limits_that_ship_come_to() {
+    let needed = SYSTEM + budget(Limits::default().connections as u64);
+    let env = include_str!("../../deploy/config/enclave.env");
+    let run = include_str!("../../deploy/systemd/enclave-run");
+    let given = setting(env, "MEMORY_MIB");
+    println!("{} MiB are needed at most, {given} MiB given", needed.div_ceil(MIB));
+    assert!(needed <= given * MIB, "{} MiB of {given} MiB", needed.div_ceil(MIB));
+    assert_eq!(setting(run, "MEMORY_MIB"), given, "what the script takes without the file");
+    let allocator = include_str!("../../deploy/config/allocator.yaml");
+    let aside = allocator.split_once("memory_mib: ").unwrap().1.lines().next().unwrap();
+    assert!(given <= aside.trim().parse().unwrap(), "{given} MiB of {aside} MiB that are set aside");
 }

@@ -464,6 +464,8 @@ impl Life {
             }
             8 => {
                 self.enclave.take().unwrap().kill();
+                // The parent's program ends with it: what it was about to write is not written after what was torn.
+                parent.disconnect();
                 self.tear();
                 self.boot().await;
                 "the machine lost its power in the middle of a write"
