@@ -1,7 +1,7 @@
 //! Logs as an enclave would write them, made without running one: real documents of a mock hypervisor, real keys, real
 //! segments. For tests that then do to them what an enclave never would.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use enclave_app::nsm::{AttestationRequest, Nsm};
 use transcode_confidential::{
@@ -10,9 +10,9 @@ use transcode_confidential::{
         AuditEventType, Chain, EpochOpened, EpochStatement, EventBody, EventDraft, KeyOperation, Receipt, Seal,
         checkpoint::Checkpoint,
         cose_receipt::CoseReceipt,
-        segment::{Footer, Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
+        segment::{Footer, Record, RecordKind, SegmentHeader, SegmentName, WholeRecords},
         tree::inclusion_proof,
-        verify::{Evidence, LogVerifier, PreparedRecord, Report},
+        verify::{Evidence, LogVerifier, Prepared, Report},
     },
     ids::{Digest, Epoch, KeyVersion, LeafHash, LogId, Sequence},
     secret::KeyMaterial,
@@ -244,10 +244,11 @@ pub fn used(id: &str, version: u32) -> EventDraft {
         .body(EventBody::KeyUsed { operation: KeyOperation::Encrypt, uses: 1, context: None, period: None })
 }
 
-/// Verifies files in the order of their names, as an auditor does: by their bytes, and by records prepared ahead.
+/// Verifies files in the order of their names, as an auditor does: by their bytes, and by records prepared ahead, with and
+/// without somebody who wants the events.
 ///
 /// # Panics
-/// Where the two come to different reports.
+/// Where these come to different reports.
 pub fn verify(
     hypervisor: &MockHypervisor,
     image: impl Into<ImagePolicy>,
@@ -267,23 +268,38 @@ pub fn verify(
         verifier.finish()
     };
     let report = verified(|verifier, bytes| bytes.chunks(1000).for_each(|chunk| verifier.push(chunk, &mut |_| {})));
-    assert_eq!(verified(push_prepared), report, "prepared records come to another report");
+    let seen = verified(|verifier, bytes| {
+        prepared(verifier, bytes, Prepared::events, |verifier, prepared| verifier.push_prepared(prepared, &mut |_| {}));
+    });
+    assert_eq!(seen, report, "prepared records come to another report");
+    let unseen = verified(|verifier, bytes| prepared(verifier, bytes, Prepared::unseen, LogVerifier::push_unseen));
+    assert_eq!(unseen, report, "prepared runs come to another report");
     report
 }
 
-fn push_prepared(verifier: &mut LogVerifier, bytes: &[u8]) {
-    let (head, rest) = bytes.split_at(bytes.len().min(SegmentHeader::LEN));
-    verifier.push(head, &mut |_| {});
-    let mut buffer = RecordBuffer::at(head.len() as u64);
-    buffer.push(rest);
-    let mut offset = head.len();
-    while let Ok(Some(record)) = buffer.next_record() {
-        let prepared = match record.kind {
-            RecordKind::Footer => PreparedRecord::new(record).after_content(Digest::of(&bytes[..offset])),
-            _ => PreparedRecord::new(record),
-        };
-        verifier.push_prepared([prepared], &mut |_| {});
-        offset = usize::try_from(buffer.offset()).unwrap();
+/// Hands in a segment by whole records, as long as there are any.
+fn prepared(
+    verifier: &mut LogVerifier,
+    bytes: &[u8],
+    prepare: fn(Arc<Vec<u8>>, Range<usize>) -> Prepared,
+    push: fn(&mut LogVerifier, Prepared),
+) {
+    let shared = Arc::new(bytes.to_vec());
+    let mut at = bytes.len().min(SegmentHeader::LEN);
+    verifier.push(&bytes[..at], &mut |_| {});
+    loop {
+        let WholeRecords { length, footer, .. } = WholeRecords::of(&bytes[at..]);
+        let prepared = prepare(Arc::clone(&shared), at..at + length);
+        push(
+            verifier,
+            match footer {
+                Some(footer) => prepared.after_content(Digest::of(&bytes[..at + footer])),
+                None => prepared,
+            },
+        );
+        at += length;
+        if footer.is_none() {
+            return verifier.push(&bytes[at..], &mut |_| {});
+        }
     }
-    verifier.push(buffer.rest(), &mut |_| {});
 }

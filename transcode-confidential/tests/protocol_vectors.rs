@@ -298,3 +298,38 @@ fn every_format_has_the_bytes_that_the_protocol_document_pins() {
     }
     assert_eq!(found.len(), pinned.len());
 }
+
+/// A leaf has one encoding, of which the reader alone is the judge: nothing encodes what it read again to compare.
+#[test]
+fn a_changed_leaf_is_refused_or_is_the_one_leaf_of_what_it_says() {
+    let vectors = vectors();
+    let leaves = vectors.lines().filter_map(|line| line.split_once(" = "));
+    let leaves: Vec<_> = leaves
+        .filter(|(name, _)| name.starts_with("leaf ") && !name.contains("hash"))
+        .map(|(_, leaf)| hex::decode(leaf).unwrap())
+        .collect();
+    assert!(leaves.len() > 15, "{}", leaves.len());
+    let (mut read, mut refused) = (0, 0);
+    let mut holds = |leaf: &[u8]| match decode_leaf(leaf) {
+        Ok(event) => {
+            assert_eq!(event.to_leaf().as_deref(), Ok(leaf));
+            assert_eq!(event.hash, leaf_hash(leaf));
+            read += 1;
+        }
+        Err(_) => refused += 1,
+    };
+    for leaf in &leaves {
+        holds(leaf);
+        for at in 0..leaf.len() {
+            for other in 1..=255 {
+                let mut changed = leaf.clone();
+                changed[at] ^= other;
+                holds(&changed);
+            }
+            holds(&leaf[..at]);
+            holds(&[&leaf[..at], &leaf[at + 1..]].concat());
+            holds(&[&leaf[..=at], &leaf[at..]].concat());
+        }
+    }
+    assert!(read > 10_000 && refused > 10_000, "{read} and {refused}");
+}

@@ -191,21 +191,45 @@ impl Chain {
     /// # Errors
     /// The first [`ChainError`] that applies; the chain is unchanged then.
     pub fn follow(&mut self, event: &AuditEvent) -> Result<(), ChainError> {
-        let expected = Sequence(self.size());
-        if event.sequence != expected {
-            return Err(ChainError::Sequence { expected, found: event.sequence });
-        }
-        if event.previous != self.last {
-            return Err(ChainError::Previous(event.sequence));
-        }
-        if event.time < self.time {
-            return Err(ChainError::Time(event.sequence));
-        }
-        if event.epoch < self.epoch {
-            return Err(ChainError::Epoch(event.sequence));
-        }
-        let place = Place { sequence: expected, epoch: event.epoch, time: event.time, previous: event.previous };
+        let (sequence, epoch, time, previous) = (event.sequence, event.epoch, event.time, event.previous);
+        let place = Place { sequence, epoch, time, previous };
+        self.check(&place)?;
         self.advance(&place, event.hash, |_, _| {});
+        Ok(())
+    }
+
+    /// Takes in events of one epoch that follow on one another, by their hashes, after checking that the first of them
+    /// follows on this head; the last has the time `ends`.
+    ///
+    /// # Errors
+    /// As [`Chain::follow`].
+    pub(super) fn follow_run(&mut self, first: &Place, ends: Timestamp, hashes: &[LeafHash]) -> Result<(), ChainError> {
+        self.check(first)?;
+        if self.size().checked_add(hashes.len() as u64).is_none() {
+            return Err(ChainError::Full);
+        }
+        hashes.iter().for_each(|hash| self.tree.push(*hash));
+        (self.epoch, self.time, self.last) = (first.epoch, ends, hashes.last().copied().unwrap_or(self.last));
+        Ok(())
+    }
+
+    fn check(&self, next: &Place) -> Result<(), ChainError> {
+        let (expected, found) = (Sequence(self.size()), next.sequence);
+        if found != expected {
+            return Err(ChainError::Sequence { expected, found });
+        }
+        if next.previous != self.last {
+            return Err(ChainError::Previous(found));
+        }
+        if next.time < self.time {
+            return Err(ChainError::Time(found));
+        }
+        if next.epoch < self.epoch {
+            return Err(ChainError::Epoch(found));
+        }
+        if self.size() == u64::MAX {
+            return Err(ChainError::Full);
+        }
         Ok(())
     }
 

@@ -164,65 +164,92 @@ fn put_fields(out: &mut Writer, place: &Place, said: &Said<'_>) -> Result<(), Le
     Ok(())
 }
 
+/// What a leaf says, read where it lies: nothing is copied but a body that has texts of its own.
+pub(super) struct LeafView<'a> {
+    pub(super) place: Place,
+    event_type: AuditEventType,
+    severity: AuditSeverity,
+    enclave_id: Option<&'a str>,
+    key_id: Option<&'a str>,
+    key_version: Option<KeyVersion>,
+    principal: Option<&'a str>,
+    content_id: Option<&'a str>,
+    details: &'a str,
+    pub(super) body: Option<EventBody>,
+    request: Option<RequestTag>,
+}
+
+impl<'a> LeafView<'a> {
+    /// Reads a leaf.
+    ///
+    /// # Errors
+    /// Whatever is not byte for byte what [`AuditEvent::to_leaf`] gives back for the event.
+    pub(super) fn read(leaf: &'a [u8]) -> Result<Self, LeafError> {
+        if leaf.len() > LEAF_LIMIT {
+            return Err(LeafError::TooLong(leaf.len()));
+        }
+        let mut reader = Reader::new(leaf);
+        let mut map = reader.int_map(FIELDS)?;
+        let version = map.required(0)?.uint()?;
+        if version != LEAF_VERSION {
+            return Err(LeafError::Version(version));
+        }
+        let sequence = Sequence(map.required(1)?.uint()?);
+        let epoch = Epoch(map.required(2)?.uint()?);
+        let time = Timestamp(map.required(3)?.uint()?);
+        let code = map.required(4)?.uint()?;
+        let event_type = AuditEventType::from_code(code).ok_or(LeafError::EventType(code))?;
+        let severity = AuditSeverity::from_code(map.required(5)?.uint()?).ok_or(CborError::Range)?;
+        let previous = LeafHash::new(map.required(6)?.array_of()?);
+        let view = Self {
+            place: Place { sequence, epoch, time, previous },
+            event_type,
+            severity,
+            enclave_id: take_name(&mut map, 7)?,
+            key_id: take_name(&mut map, 8)?,
+            key_version: map.optional(9)?.map(Reader::number).transpose()?.map(KeyVersion),
+            principal: take_name(&mut map, 10)?,
+            content_id: take_name(&mut map, 11)?,
+            details: map.required(12)?.text(DETAILS_LIMIT)?,
+            body: map.optional(13)?.map(EventBody::decode).transpose()?,
+            request: match map.optional(14)? {
+                Some(reader) => Some(RequestTag::from_bytes(reader.array_of()?).ok_or(CborError::Range)?),
+                None => None,
+            },
+        };
+        map.end()?;
+        reader.end()?;
+        Ok(view)
+    }
+
+    /// The event, which outlives its leaf, whose hash is given.
+    fn into_event(self, hash: LeafHash) -> AuditEvent {
+        AuditEvent {
+            sequence: self.place.sequence,
+            epoch: self.place.epoch,
+            time: self.place.time,
+            event_type: self.event_type,
+            severity: self.severity,
+            enclave_id: self.enclave_id.map(str::to_owned),
+            key_id: self.key_id.map(str::to_owned),
+            key_version: self.key_version,
+            principal: self.principal.map(str::to_owned),
+            content_id: self.content_id.map(str::to_owned),
+            details: self.details.to_owned(),
+            body: self.body,
+            request: self.request,
+            previous: self.place.previous,
+            hash,
+        }
+    }
+}
+
 /// Decodes a leaf and computes its hash.
 ///
 /// # Errors
 /// Whatever is not byte for byte what [`AuditEvent::to_leaf`] gives back for the decoded event.
 pub fn decode(leaf: &[u8]) -> Result<AuditEvent, LeafError> {
-    if leaf.len() > LEAF_LIMIT {
-        return Err(LeafError::TooLong(leaf.len()));
-    }
-    let mut reader = Reader::new(leaf);
-    let mut map = reader.int_map(FIELDS)?;
-    let version = map.required(0)?.uint()?;
-    if version != LEAF_VERSION {
-        return Err(LeafError::Version(version));
-    }
-    let sequence = Sequence(map.required(1)?.uint()?);
-    let epoch = Epoch(map.required(2)?.uint()?);
-    let time = Timestamp(map.required(3)?.uint()?);
-    let code = map.required(4)?.uint()?;
-    let event_type = AuditEventType::from_code(code).ok_or(LeafError::EventType(code))?;
-    let severity = AuditSeverity::from_code(map.required(5)?.uint()?).ok_or(CborError::Range)?;
-    let previous = LeafHash::new(map.required(6)?.array_of()?);
-    let enclave_id = take_name(&mut map, 7)?;
-    let key_id = take_name(&mut map, 8)?;
-    let key_version = match map.optional(9)? {
-        Some(reader) => Some(KeyVersion(reader.number()?)),
-        None => None,
-    };
-    let principal = take_name(&mut map, 10)?;
-    let content_id = take_name(&mut map, 11)?;
-    let details = map.required(12)?.text(DETAILS_LIMIT)?.to_owned();
-    let body = match map.optional(13)? {
-        Some(reader) => Some(EventBody::decode(reader)?),
-        None => None,
-    };
-    let request = map.optional(14)?.map(|reader| reader.array_of()).transpose()?.and_then(RequestTag::from_bytes);
-    map.end()?;
-    reader.end()?;
-    let event = AuditEvent {
-        sequence,
-        epoch,
-        time,
-        event_type,
-        severity,
-        enclave_id,
-        key_id,
-        key_version,
-        principal,
-        content_id,
-        details,
-        body,
-        request,
-        previous,
-        hash: leaf_hash(leaf),
-    };
-    // The reader is strict already; this makes the guarantee independent of it.
-    if event.to_leaf()? != leaf {
-        return Err(CborError::NotDeterministic.into());
-    }
-    Ok(event)
+    Ok(LeafView::read(leaf)?.into_event(leaf_hash(leaf)))
 }
 
 impl AuditEvent {
@@ -270,6 +297,6 @@ fn put_name(out: &mut Writer, key: u64, field: &'static str, name: Option<&str>)
     Ok(())
 }
 
-fn take_name(map: &mut MapReader<'_, '_>, key: u64) -> Result<Option<String>, CborError> {
-    map.optional(key)?.map(|reader| reader.text(NAME_LIMIT).map(str::to_owned)).transpose()
+fn take_name<'a>(map: &mut MapReader<'_, 'a>, key: u64) -> Result<Option<&'a str>, CborError> {
+    map.optional(key)?.map(|reader| reader.text(NAME_LIMIT)).transpose()
 }

@@ -7,10 +7,13 @@
 //! Within a batch the order is: for each event the records that its body names, then the entry; at the end of the batch the
 //! seal. A closed segment ends with a seal and a [`Footer`].
 
+mod cut;
 mod footer;
 mod header;
 mod record;
 
+pub use cut::WholeRecords;
+pub(in crate::audit) use cut::{RecordView, RecordViews};
 pub use footer::Footer;
 pub use header::{SegmentHeader, SegmentName};
 pub use record::{

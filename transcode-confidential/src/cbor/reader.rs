@@ -51,6 +51,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An unsigned integer.
+    #[inline]
     pub fn uint(&mut self) -> Result<u64, CborError> {
         self.head(Major::Unsigned)
     }
@@ -94,7 +95,7 @@ impl<'a> Reader<'a> {
     /// The head of a map with unsigned integer keys, at most `limit` of them.
     pub fn int_map(&mut self, limit: usize) -> Result<MapReader<'_, 'a>, CborError> {
         let pairs = self.length(Major::Map, limit)?;
-        Ok(MapReader { reader: self, left: pairs, last: None })
+        Ok(MapReader { reader: self, left: pairs, last: None, next: None })
     }
 
     /// Succeeds where every byte was read.
@@ -120,8 +121,11 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// Most heads are one byte: keys, small numbers, short texts.
+    #[inline]
     fn head(&mut self, expected: Major) -> Result<u64, CborError> {
-        let &[first] = self.take(1)? else { return Err(CborError::Truncated) };
+        let (&first, rest) = self.rest.split_first().ok_or(CborError::Truncated)?;
+        self.rest = rest;
         if first >> 5 != expected as u8 {
             return Err(if first >> 5 == Major::Simple as u8 || first >> 5 == 6 {
                 CborError::NotDeterministic
@@ -129,16 +133,27 @@ impl<'a> Reader<'a> {
                 CborError::Type
             });
         }
-        let (width, shortest) = match first & 0x1f {
-            small @ 0..=23 => return Ok(u64::from(small)),
-            24 => (1, 24),
-            25 => (2, 0x100),
-            26 => (4, 0x1_0000),
-            27 => (8, 0x1_0000_0000),
+        match first & 0x1f {
+            small @ 0..=23 => Ok(u64::from(small)),
+            width => self.long_head(width),
+        }
+    }
+
+    fn long_head(&mut self, width: u8) -> Result<u64, CborError> {
+        let (value, shortest) = match width {
+            24 => (self.big_endian::<1>()?, 24),
+            25 => (self.big_endian::<2>()?, 0x100),
+            26 => (self.big_endian::<4>()?, 0x1_0000),
+            27 => (self.big_endian::<8>()?, 0x1_0000_0000),
             _ => return Err(CborError::NotDeterministic),
         };
-        let value = self.take(width)?.iter().fold(0, |value, &byte| value << 8 | u64::from(byte));
         if value < shortest { Err(CborError::NotDeterministic) } else { Ok(value) }
+    }
+
+    fn big_endian<const N: usize>(&mut self) -> Result<u64, CborError> {
+        let (bytes, rest) = self.rest.split_first_chunk::<N>().ok_or(CborError::Truncated)?;
+        self.rest = rest;
+        Ok(bytes.iter().fold(0, |value, &byte| value << 8 | u64::from(byte)))
     }
 }
 
@@ -148,24 +163,21 @@ pub struct MapReader<'r, 'a> {
     reader: &'r mut Reader<'a>,
     left: usize,
     last: Option<u64>,
+    /// A key that was read and not asked for yet.
+    next: Option<u64>,
 }
 
 impl<'a> MapReader<'_, 'a> {
     /// The next key, or `None` after the last pair. Read its value with [`MapReader::value`] before the next call.
+    #[inline]
     pub fn next_key(&mut self) -> Result<Option<u64>, CborError> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        self.left -= 1;
-        let key = self.reader.uint()?;
-        if self.last.is_some_and(|last| key <= last) {
-            return Err(CborError::KeyOrder);
-        }
-        self.last = Some(key);
-        Ok(Some(key))
+        let key = self.peek()?;
+        self.next = None;
+        Ok(key)
     }
 
     /// Expects `key` as the next key and gives the reader at its value.
+    #[inline]
     pub fn required(&mut self, key: u64) -> Result<&mut Reader<'a>, CborError> {
         match self.next_key()? {
             Some(found) if found == key => Ok(self.reader),
@@ -174,13 +186,14 @@ impl<'a> MapReader<'_, 'a> {
         }
     }
 
-    /// Gives the reader at the value of `key` where that is the next key, else `None` without reading anything.
+    /// Gives the reader at the value of `key` where that is the next key, else `None`, and the key is still the next.
+    #[inline]
     pub fn optional(&mut self, key: u64) -> Result<Option<&mut Reader<'a>>, CborError> {
-        let mut ahead = self.reader.clone();
-        if self.left == 0 || ahead.uint()? != key {
+        if self.peek()? != Some(key) {
             return Ok(None);
         }
-        self.required(key).map(Some)
+        self.next = None;
+        Ok(Some(self.reader))
     }
 
     /// The reader at the value of the key just read.
@@ -194,5 +207,19 @@ impl<'a> MapReader<'_, 'a> {
             None => Ok(()),
             Some(key) => Err(CborError::UnknownKey(key)),
         }
+    }
+
+    #[inline]
+    fn peek(&mut self) -> Result<Option<u64>, CborError> {
+        if self.next.is_some() || self.left == 0 {
+            return Ok(self.next);
+        }
+        self.left -= 1;
+        let key = self.reader.uint()?;
+        if self.last.is_some_and(|last| key <= last) {
+            return Err(CborError::KeyOrder);
+        }
+        (self.last, self.next) = (Some(key), Some(key));
+        Ok(self.next)
     }
 }

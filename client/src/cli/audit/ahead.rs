@@ -1,14 +1,15 @@
 //! Verifying on every core: what needs no knowledge of the log is done ahead of the verifier.
 //!
-//! One thread reads the files and cuts them into records, one digests each file for its footer, as many as there are cores
-//! decode and hash the entries; the caller's thread walks the chain over what they have prepared, in the order of the log.
-//! The queues between them are short, so memory does not grow with the log.
+//! One thread reads the files and cuts them where records end, one digests each file for its footer, as many as there are
+//! cores decode and hash the entries; the caller's thread walks the chain over what they have prepared, in the order of the
+//! log. They share the bytes that were read. The queues between them are short, so memory does not grow with the log.
 
 use std::{
     io::{self, Read},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         mpsc::{Receiver, SendError, SyncSender, sync_channel},
     },
     thread,
@@ -18,8 +19,8 @@ use indicatif::ProgressBar;
 use sha2::{Digest as _, Sha256};
 use transcode_confidential::{
     audit::{
-        segment::{Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
-        verify::{LogVerifier, PreparedRecord, SealedEvent},
+        segment::{SegmentHeader, SegmentName, WholeRecords},
+        verify::{LogVerifier, Prepared, SealedEvent},
     },
     ids::Digest,
 };
@@ -31,7 +32,7 @@ const CHUNK: usize = 256 * 1024;
 /// Chunks that may be under way between two threads.
 const QUEUE: usize = 16;
 
-/// Hands segments to a verifier until they end or it has seen enough.
+/// Hands segments to a verifier until they end or it has seen enough, and the events to `sink` if there is one.
 ///
 /// # Errors
 /// The file that cannot be read.
@@ -39,16 +40,17 @@ pub(super) fn verify<'a>(
     files: impl Iterator<Item = &'a (SegmentName, PathBuf)> + Send,
     verifier: &mut LogVerifier,
     bar: &ProgressBar,
-    sink: &mut dyn FnMut(SealedEvent),
+    sink: Option<&mut dyn FnMut(SealedEvent)>,
 ) -> Result<(), (PathBuf, io::Error)> {
     let (parts, coming) = sync_channel(QUEUE);
     let (jobs, waiting) = sync_channel(QUEUE);
     let (digests, digesting) = sync_channel(QUEUE);
     let waiting = Mutex::new(waiting);
+    let how = if sink.is_some() { Prepared::events } else { Prepared::unseen };
     thread::scope(|scope| {
         scope.spawn(move || digest(&digesting));
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| prepare(&waiting));
+            scope.spawn(|| prepare(&waiting, how));
         }
         scope.spawn(move || {
             let reader = Reader { parts, jobs, digests };
@@ -68,7 +70,7 @@ enum Part {
     /// As they lie in the file: its header, and what cannot be cut into records.
     Bytes(Vec<u8>),
     Records {
-        prepared: Receiver<Vec<PreparedRecord>>,
+        prepared: Receiver<Prepared>,
         bytes: usize,
         /// The digest of the file before the last of them, where that is a footer.
         content: Option<Receiver<Digest>>,
@@ -78,14 +80,16 @@ enum Part {
     Failed(PathBuf, io::Error),
 }
 
-/// Records to be prepared, and where they go then.
-struct Job(Vec<Record>, SyncSender<Vec<PreparedRecord>>);
+/// These of the bytes that were read.
+struct Piece(Arc<Vec<u8>>, Range<usize>);
+
+/// Whole records to be prepared, and where they go then.
+struct Job(Piece, SyncSender<Prepared>);
 
 /// What the digesting thread is told.
 enum Digesting {
     Begin,
-    /// This many of these bytes.
-    Bytes(Vec<u8>, usize),
+    Bytes(Piece),
     Tell(SyncSender<Digest>),
 }
 
@@ -122,94 +126,77 @@ impl Reader {
 
     /// Nobody wants more, or the file cannot be read, or neither.
     fn content(&self, file: &mut Box<dyn Read>) -> Result<io::Result<()>, Gone> {
-        let mut chunk = Vec::new();
-        let mut next = |length: usize| {
-            chunk.clear();
-            file.by_ref().take(length as u64).read_to_end(&mut chunk).map(|_| std::mem::take(&mut chunk))
-        };
-        let head = match next(SegmentHeader::LEN) {
-            Ok(head) => head,
+        let head = match next(file, Vec::new(), SegmentHeader::LEN) {
+            Ok((head, _)) => head,
             Err(error) => return Ok(Err(error)),
         };
         self.digests.send(Digesting::Begin)?;
-        self.digests.send(Digesting::Bytes(head.clone(), head.len()))?;
+        self.digests.send(Digesting::Bytes(Piece(Arc::new(head.clone()), 0..head.len())))?;
         self.parts.send(Part::Bytes(head))?;
-        let mut records = RecordBuffer::at(SegmentHeader::LEN as u64);
+        // The start of a record of which more comes.
+        let mut held = Vec::new();
         let mut readable = true;
         loop {
-            let bytes = match next(CHUNK) {
-                Ok(bytes) => bytes,
+            let bytes = match next(file, std::mem::take(&mut held), CHUNK) {
+                Ok((rest, 0)) => return Ok(Ok(self.parts.send(Part::Bytes(rest))?)),
+                Ok((bytes, _)) => Arc::new(bytes),
                 Err(error) => return Ok(Err(error)),
             };
-            if bytes.is_empty() {
-                break;
-            }
+            let mut whole = 0;
             if readable {
-                records.push(&bytes);
-                readable = self.cut(&mut records)?;
-                if !readable {
-                    self.parts.send(Part::Bytes(records.rest().to_vec()))?;
-                }
-            } else {
-                self.parts.send(Part::Bytes(bytes))?;
+                (whole, readable) = self.cut(&bytes)?;
+            }
+            held.extend_from_slice(bytes.get(whole..).unwrap_or_default());
+            if !readable {
+                self.parts.send(Part::Bytes(std::mem::take(&mut held)))?;
             }
         }
-        if readable && !records.rest().is_empty() {
-            self.parts.send(Part::Bytes(records.rest().to_vec()))?;
-        }
-        Ok(Ok(()))
     }
 
-    /// Cuts what there is into records and has them prepared; `false` where it cannot be cut any further.
-    fn cut(&self, buffer: &mut RecordBuffer) -> Result<bool, Gone> {
-        let (mut raw, mut start) = (buffer.rest().to_vec(), buffer.offset());
-        let mut records = Vec::new();
+    /// Has the whole records among the bytes prepared; gives where they end, and whether more bytes could make a record of
+    /// what follows.
+    fn cut(&self, bytes: &Arc<Vec<u8>>) -> Result<(usize, bool), Gone> {
+        let mut start = 0;
         loop {
-            let at = buffer.offset();
-            let record = buffer.next_record();
-            let ended = !matches!(record, Ok(Some(_)));
+            let found = WholeRecords::of(bytes.get(start..).unwrap_or_default());
+            let end = start + found.length;
+            let piece = |range| Piece(Arc::clone(bytes), range);
             let mut content = None;
-            if let Ok(Some(record)) = &record
-                && record.kind == RecordKind::Footer
-            {
+            let footer = start + found.footer.unwrap_or(found.length);
+            self.digests.send(Digesting::Bytes(piece(start..footer)))?;
+            if found.footer.is_some() {
                 // The footer names the digest of what lies before it.
-                let rest = raw.split_off(distance(start, at).min(raw.len()));
-                self.digests.send(Digesting::Bytes(std::mem::replace(&mut raw, rest), distance(start, at)))?;
-                start = at;
                 let (tell, told) = sync_channel(1);
                 self.digests.send(Digesting::Tell(tell))?;
+                self.digests.send(Digesting::Bytes(piece(footer..end)))?;
                 content = Some(told);
             }
-            let readable = record.is_ok();
-            records.extend(record.ok().flatten());
-            if ended || content.is_some() {
-                let records = std::mem::take(&mut records);
-                if !records.is_empty() {
-                    let bytes = records.iter().map(Record::disk_len).sum();
-                    let (done, prepared) = sync_channel(1);
-                    self.jobs.send(Job(records, done))?;
-                    self.parts.send(Part::Records { prepared, bytes, content })?;
-                }
+            if found.length > 0 {
+                let (done, prepared) = sync_channel(1);
+                self.jobs.send(Job(piece(start..end), done))?;
+                self.parts.send(Part::Records { prepared, bytes: found.length, content })?;
             }
-            if ended {
-                let length = distance(start, buffer.offset());
-                self.digests.send(Digesting::Bytes(raw, length))?;
-                return Ok(readable);
+            if found.footer.is_none() {
+                return Ok((end, found.damage.is_none()));
             }
+            start = end;
         }
     }
 }
 
-fn distance(from: u64, to: u64) -> usize {
-    usize::try_from(to - from).unwrap_or(usize::MAX)
+/// Reads on behind what there is: at most `length` bytes more, how many tells the second value.
+fn next(file: &mut Box<dyn Read>, mut bytes: Vec<u8>, length: usize) -> io::Result<(Vec<u8>, usize)> {
+    bytes.reserve(length);
+    let count = file.by_ref().take(length as u64).read_to_end(&mut bytes)?;
+    Ok((bytes, count))
 }
 
-fn prepare(waiting: &Mutex<Receiver<Job>>) {
+fn prepare(waiting: &Mutex<Receiver<Job>>, how: impl Fn(Arc<Vec<u8>>, Range<usize>) -> Prepared) {
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job(records, done)) = job else { return };
+        let Ok(Job(Piece(bytes, range), done)) = job else { return };
         // Who waited may have seen enough.
-        let _ = done.send(records.into_iter().map(PreparedRecord::new).collect());
+        let _ = done.send(how(bytes, range));
     }
 }
 
@@ -218,7 +205,7 @@ fn digest(digesting: &Receiver<Digesting>) {
     for step in digesting {
         match step {
             Digesting::Begin => content = Sha256::new(),
-            Digesting::Bytes(bytes, length) => content.update(bytes.get(..length).unwrap_or(&bytes)),
+            Digesting::Bytes(Piece(bytes, range)) => content.update(bytes.get(range).unwrap_or_default()),
             Digesting::Tell(tell) => {
                 let _ = tell.send(Digest::new(content.clone().finalize().into()));
             }
@@ -231,25 +218,29 @@ fn walk(
     coming: Receiver<Part>,
     verifier: &mut LogVerifier,
     bar: &ProgressBar,
-    sink: &mut dyn FnMut(SealedEvent),
+    mut sink: Option<&mut dyn FnMut(SealedEvent)>,
 ) -> Result<(), (PathBuf, io::Error)> {
     for part in coming {
         match part {
             _ if verifier.has_failed() => break,
             Part::Segment(name) => verifier.segment(name),
             Part::Bytes(bytes) => {
-                verifier.push(&bytes, sink);
+                match &mut sink {
+                    Some(sink) => verifier.push(&bytes, sink),
+                    None => verifier.push(&bytes, &mut |_| {}),
+                }
                 bar.inc(bytes.len() as u64);
             }
             Part::Records { prepared, bytes, content } => {
                 // A thread that ends without an answer has panicked, and the scope passes that on.
                 let Ok(mut prepared) = prepared.recv() else { break };
-                if let Some(content) = content.and_then(|told| told.recv().ok())
-                    && let Some(footer) = prepared.pop()
-                {
-                    prepared.push(footer.after_content(content));
+                if let Some(content) = content.and_then(|told| told.recv().ok()) {
+                    prepared = prepared.after_content(content);
                 }
-                verifier.push_prepared(prepared, sink);
+                match &mut sink {
+                    Some(sink) => verifier.push_prepared(prepared, sink),
+                    None => verifier.push_unseen(prepared),
+                }
                 bar.inc(bytes as u64);
             }
             Part::Unreadable(what) => verifier.unreadable(what),

@@ -8,7 +8,7 @@ use serde_json::json;
 use transcode_confidential::{
     audit::{
         AuditEvent, AuditSeverity,
-        verify::{Report, Verdict},
+        verify::{Report, SealedEvent, Verdict},
     },
     time::Timestamp,
 };
@@ -54,7 +54,8 @@ pub(super) fn report(
     environment: &Environment,
 ) -> Result<Done, Failure> {
     let mut found = Found::default();
-    let Verified { report, ignored } = stored::verify(log, global, environment, &mut |sealed| found.add(sealed.event))?;
+    let add = &mut |sealed: SealedEvent| found.add(sealed.event);
+    let Verified { report, ignored } = stored::verify(log, global, environment, Some(add))?;
     let intact = report.verdict == Verdict::Intact;
     files::replace(output, page(&report, &found, log).as_bytes(), Access::Public)?;
     let text = format!("wrote {}: {}, {} events", output.display(), report.verdict, report.events);

@@ -41,12 +41,13 @@ pub(super) struct Verified {
     pub(super) ignored: Vec<String>,
 }
 
-/// Verifies a log. What reaches `sink` lies under a verified seal, but the log is known as a whole only by the report.
+/// Verifies a log. What reaches `sink`, where somebody wants the events, lies under a verified seal, but the log is known as a
+/// whole only by the report.
 pub(super) fn verify(
     log: &LogArgs,
     global: &Global,
     environment: &Environment,
-    sink: &mut dyn FnMut(SealedEvent),
+    sink: Option<&mut dyn FnMut(SealedEvent)>,
 ) -> Result<Verified, Failure> {
     let mut verifier = LogVerifier::new(connection::root(global)?, connection::image_policy(global, environment)?);
     for path in &log.checkpoint {
@@ -75,7 +76,7 @@ pub(super) fn intact(
     environment: &Environment,
     sink: &mut dyn FnMut(SealedEvent),
 ) -> Result<Source, Failure> {
-    let Verified { report, ignored } = verify(log, global, environment, sink)?;
+    let Verified { report, ignored } = verify(log, global, environment, Some(sink))?;
     match &report.first_bad {
         None if report.verdict == Verdict::Intact => Ok(Source::stored(report, ignored_note(&ignored))),
         _ => Err(not_intact(&report)),

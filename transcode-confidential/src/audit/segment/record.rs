@@ -1,5 +1,7 @@
 use thiserror::Error;
 
+use super::cut::RecordView;
+
 /// Length of a record's head, in bytes.
 pub const RECORD_HEAD: usize = 16;
 /// Greatest length of a record's payload, in bytes.
@@ -160,21 +162,8 @@ impl RecordBuffer {
     /// # Errors
     /// [`RecordError`]; the record stays in the buffer.
     pub fn next_record(&mut self) -> Result<Option<Record>, RecordError> {
-        let damaged = |kind| RecordError { offset: self.offset, kind };
-        let rest = self.rest();
-        let Some((head, payload)) = rest.split_first_chunk::<RECORD_HEAD>() else { return Ok(None) };
-        let [l0, l1, l2, l3, kind, z0, z1, z2, p0, p1, p2, p3, h0, h1, h2, h3] = *head;
-        if crc32c::crc32c(&[l0, l1, l2, l3, kind, z0, z1, z2, p0, p1, p2, p3]) != u32::from_be_bytes([h0, h1, h2, h3]) {
-            return Err(damaged(DamageKind::Head));
-        }
-        let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
-        let kind = RecordKind::from_code(kind).filter(|_| length <= RECORD_LIMIT && [z0, z1, z2] == [0; 3]);
-        let kind = kind.ok_or_else(|| damaged(DamageKind::Unknown))?;
-        let Some(payload) = payload.get(..length) else { return Ok(None) };
-        if crc32c::crc32c(payload) != u32::from_be_bytes([p0, p1, p2, p3]) {
-            return Err(damaged(DamageKind::Payload));
-        }
-        let record = Record::new(kind, payload);
+        let found = RecordView::first_of(self.rest()).map_err(|kind| RecordError { offset: self.offset, kind })?;
+        let Some(record) = found.map(RecordView::to_record) else { return Ok(None) };
         self.start += record.disk_len();
         self.offset += record.disk_len() as u64;
         Ok(Some(record))

@@ -159,6 +159,13 @@ impl EvidenceBook {
         self.by_size.contains_key(&size)
     }
 
+    /// Whether there is evidence about any of so many events from this one on, or about the state behind one of them.
+    pub(super) fn concerns(&self, first: u64, events: u64) -> bool {
+        let behind = first.saturating_add(events);
+        self.receipts.range(first..behind).next().is_some()
+            || self.by_size.range(first.saturating_add(1)..=behind.max(first.saturating_add(1))).next().is_some()
+    }
+
     /// All evidence must speak of this log.
     pub(super) fn check_log(&self, log_id: LogId) -> Result<(), Contradiction> {
         match self.by_size.values().flatten().find(|evidence| evidence.log_id() != log_id) {

@@ -1,17 +1,41 @@
+use std::{ops::Range, sync::Arc};
+
+use super::run::{Run, Runs};
 use crate::{
     audit::{
         AuditEvent, LeafError, decode_leaf,
-        segment::{Record, RecordKind},
+        segment::{Record, RecordKind, RecordViews},
     },
     ids::Digest,
 };
 
-/// A record with everything about it that can be found out without knowing the log: for verifying on several threads.
+/// Whole records of a segment with everything about them that can be found out without knowing the log: for verifying on
+/// several threads.
 ///
-/// Cut a segment with [`crate::audit::segment::RecordBuffer`], prepare its records anywhere, and hand them in their order to
-/// [`super::LogVerifier::push_prepared`], which makes the same checks as for bytes and comes to the same report.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreparedRecord {
+/// Find whole records with [`crate::audit::segment::WholeRecords`], prepare them anywhere, and hand them in their order to
+/// [`super::LogVerifier::push_prepared`] or [`super::LogVerifier::push_unseen`], which make the same checks as for bytes and
+/// come to the same report.
+#[derive(Debug)]
+pub struct Prepared {
+    bytes: Arc<Vec<u8>>,
+    range: Range<usize>,
+    pub(super) parts: Vec<Part>,
+    /// Where in `bytes` the first record lies that cannot be read.
+    unread: usize,
+}
+
+/// A part of what was prepared.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// Entries that follow on one another.
+    Run(Run),
+    /// Each to be looked at by itself.
+    Records(Vec<PreparedRecord>),
+}
+
+/// A record by itself.
+#[derive(Debug)]
+pub(super) struct PreparedRecord {
     pub(super) record: Record,
     /// What an entry decodes to.
     pub(super) event: Option<Result<AuditEvent, LeafError>>,
@@ -20,16 +44,63 @@ pub struct PreparedRecord {
 }
 
 impl PreparedRecord {
-    /// Decodes and hashes an entry: most of the work of verifying a log.
-    pub fn new(record: Record) -> Self {
+    pub(super) fn new(record: Record) -> Self {
         let event = (record.kind == RecordKind::Entry).then(|| decode_leaf(&record.payload));
         Self { record, event, content: None }
     }
+}
 
-    /// With the SHA-256 of the segment's file before this record: a footer without it is refused.
+impl Prepared {
+    /// Decodes and hashes every entry: most of the work of verifying a log.
+    pub fn events(bytes: Arc<Vec<u8>>, range: Range<usize>) -> Self {
+        Self::new(bytes, range, |bytes, range| {
+            let mut views = RecordViews::of(bytes.get(range).unwrap_or_default());
+            let records = views.by_ref().map(|view| PreparedRecord::new(view.to_record())).collect();
+            (vec![Part::Records(records)], views.rest().len())
+        })
+    }
+
+    /// As [`Prepared::events`] for whoever wants a verdict and no event: entries are read where they lie, and those that
+    /// follow on one another are checked against each other, too.
+    pub fn unseen(bytes: Arc<Vec<u8>>, range: Range<usize>) -> Self {
+        Self::new(bytes, range, Runs::of)
+    }
+
+    /// With the SHA-256 of the segment's file before the footer that is the last of these records: without it, a footer is
+    /// refused.
     #[must_use]
     pub fn after_content(mut self, content: Digest) -> Self {
-        self.content = Some(content);
+        if let Some(Part::Records(records)) = self.parts.last_mut()
+            && let Some(last) = records.last_mut()
+        {
+            last.content = Some(content);
+        }
         self
+    }
+
+    /// The bytes of all these records.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(self.range.clone()).unwrap_or_default()
+    }
+
+    /// The bytes from the first record on that cannot be read.
+    pub(super) fn unread(&self) -> &[u8] {
+        self.bytes.get(self.unread..self.range.end).unwrap_or_default()
+    }
+
+    /// The records of a run, each by itself.
+    pub(super) fn records_of(&self, run: &Run) -> impl Iterator<Item = PreparedRecord> {
+        let records = RecordViews::of(self.bytes.get(run.place.clone()).unwrap_or_default());
+        records.map(|view| PreparedRecord::new(view.to_record()))
+    }
+
+    fn new(
+        bytes: Arc<Vec<u8>>,
+        range: Range<usize>,
+        prepare: impl FnOnce(&[u8], Range<usize>) -> (Vec<Part>, usize),
+    ) -> Self {
+        let range = range.start.min(bytes.len())..range.end.min(bytes.len());
+        let (parts, unread) = prepare(&bytes, range.clone());
+        Self { unread: range.end.saturating_sub(unread), bytes, range, parts }
     }
 }

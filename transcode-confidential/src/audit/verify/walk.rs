@@ -1,4 +1,5 @@
 mod epochs;
+mod prepared;
 mod records;
 mod segment;
 mod start;
@@ -6,22 +7,23 @@ mod start;
 use std::collections::BTreeMap;
 
 use self::{
+    prepared::Ahead,
     segment::Segment,
     start::{Start, Told},
 };
 use super::{
-    EpochSummary, Evidence, Finding, Note, PreparedRecord, Report, Verdict,
+    EpochSummary, Evidence, Finding, Note, Report, Verdict,
     epoch::RecentSeals,
     evidence::{Contradiction, EvidenceBook, Keys},
 };
 use crate::{
     attestation::{ImagePolicy, TrustRoot},
     audit::{
-        AuditEvent, Chain, LeafError, LogState,
+        AuditEvent, Chain, LogState,
         segment::{Record, SegmentName},
     },
     fold::SNAPSHOT_LIMIT,
-    ids::{Digest, Epoch, LogId, Sequence},
+    ids::{Epoch, LogId, Sequence},
     signature::PublicKey,
 };
 
@@ -58,6 +60,8 @@ pub struct LogVerifier {
     sealed_chain: Chain,
     recent: RecentSeals,
     pending: Vec<SealedEvent>,
+    /// Pending events besides those, which nobody asked for.
+    unseen: usize,
     /// The state after those pending events that there is evidence about.
     reached: Vec<LogState>,
     pending_bytes: usize,
@@ -76,13 +80,6 @@ pub struct LogVerifier {
     /// What is known of the record that is being checked.
     ahead: Ahead,
     failure: Option<(Verdict, Finding)>,
-}
-
-/// What was found out about a record before it was handed in.
-#[derive(Default)]
-struct Ahead {
-    event: Option<Result<AuditEvent, LeafError>>,
-    content: Option<Digest>,
 }
 
 type Checked = Result<(), (Verdict, String)>;
@@ -118,6 +115,7 @@ impl LogVerifier {
             sealed_chain: Chain::new(),
             recent: RecentSeals::default(),
             pending: Vec::new(),
+            unseen: 0,
             reached: Vec::new(),
             pending_bytes: 0,
             attachments: Vec::new(),
@@ -163,23 +161,6 @@ impl LogVerifier {
         }
         if let Err(failure) = self.take(bytes, sink) {
             self.fail(failure);
-        }
-    }
-
-    /// Takes the records that come next in the current segment, cut and prepared elsewhere, in place of their bytes. The
-    /// header goes before them as bytes, and so does whatever of the file's end could not be cut, after them.
-    pub fn push_prepared(
-        &mut self,
-        records: impl IntoIterator<Item = PreparedRecord>,
-        sink: &mut dyn FnMut(SealedEvent),
-    ) {
-        for prepared in records {
-            if self.failure.is_some() {
-                return;
-            }
-            if let Err(failure) = self.take_prepared(prepared, sink) {
-                self.fail(failure);
-            }
         }
     }
 
@@ -263,6 +244,11 @@ impl LogVerifier {
             notes,
             tail,
         }
+    }
+
+    /// Whether every event so far is sealed.
+    const fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.unseen == 0
     }
 
     fn fail(&mut self, (verdict, what): (Verdict, String)) {

@@ -31,13 +31,13 @@ impl LogVerifier {
             _ => return Err(tampered("a record that does not belong here")),
         }
         self.pending_bytes += record.disk_len();
-        if self.pending.len() > BATCH_LIMIT || self.pending_bytes > BATCH_BYTES {
+        if self.pending.len() + self.unseen > BATCH_LIMIT || self.pending_bytes > BATCH_BYTES {
             return Err(tampered("more records than a batch may have, without a seal"));
         }
         if let Some(segment) = &mut self.current {
             segment.account(&record);
         }
-        if self.pending.is_empty() && self.attachments.is_empty() {
+        if self.is_settled() && self.attachments.is_empty() {
             self.pending_bytes = 0;
         }
         Ok(())
@@ -70,7 +70,7 @@ impl LogVerifier {
 
     fn seal(&mut self, record: &Record, sink: &mut dyn FnMut(SealedEvent)) -> Checked {
         let seal = Seal::from_bytes(&record.payload).ok_or_else(|| tampered("a seal of the wrong length"))?;
-        if self.pending.is_empty() || !self.attachments.is_empty() {
+        if self.is_settled() || !self.attachments.is_empty() {
             return Err(tampered("a seal that seals nothing new"));
         }
         if Some(seal.log_id) != self.log_id || seal.state != self.chain.state() {
@@ -106,12 +106,13 @@ impl LogVerifier {
         self.recent.push(&seal.state);
         self.sealed = Some(seal.state);
         self.sealed_chain.clone_from(&self.chain);
+        self.unseen = 0;
         self.pending.drain(..).for_each(sink);
         Ok(())
     }
 
     fn checkpoint(&self, record: &Record) -> Checked {
-        let (Some(log_id), Some(state)) = (self.log_id, self.sealed.filter(|_| self.pending.is_empty())) else {
+        let (Some(log_id), Some(state)) = (self.log_id, self.sealed.filter(|_| self.is_settled())) else {
             return Err(tampered("a checkpoint of what is not sealed"));
         };
         let note = std::str::from_utf8(&record.payload).ok().and_then(|text| text.parse::<SignedNote>().ok());
@@ -134,6 +135,9 @@ impl LogVerifier {
 
     fn footer(&mut self, record: &Record) -> Checked {
         let footer = Footer::from_bytes(&record.payload).ok_or_else(|| tampered("a footer of the wrong length"))?;
+        if !self.is_settled() || !self.attachments.is_empty() {
+            return Err(tampered("a footer behind events without a seal"));
+        }
         let Some(segment) = &mut self.current else { return Ok(()) };
         let expected = Footer {
             first: segment.header.map_or(Sequence(0), |header| header.first),
@@ -145,9 +149,6 @@ impl LogVerifier {
                 (None, None) => return Err(tampered("a footer over content that nobody digested")),
             },
         };
-        if !self.pending.is_empty() || !self.attachments.is_empty() {
-            return Err(tampered("a footer behind events without a seal"));
-        }
         if footer != expected {
             return Err(tampered("the footer is that of other content"));
         }

@@ -2,11 +2,11 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Ahead, Checked, LogVerifier, SealedEvent, damaged, start::Start, tampered};
+use super::{Checked, LogVerifier, SealedEvent, damaged, start::Start, tampered};
 use crate::{
     audit::{
         segment::{Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
-        verify::{PreparedRecord, Tail, Verdict, tail::TornTail},
+        verify::{Tail, Verdict, tail::TornTail},
     },
     ids::Sequence,
 };
@@ -64,39 +64,6 @@ impl LogVerifier {
             if let Some(segment) = &mut self.current {
                 segment.checking = None;
             }
-        }
-        Ok(())
-    }
-
-    pub(super) fn take_prepared(
-        &mut self,
-        PreparedRecord { record, event, content }: PreparedRecord,
-        sink: &mut dyn FnMut(SealedEvent),
-    ) -> Checked {
-        let Some(segment) = &mut self.current else { return Ok(()) };
-        if segment.passed_over {
-            return Ok(());
-        }
-        if segment.torn.is_some() {
-            // Behind a header that is none, what looks like a record is a part of the tail.
-            let mut bytes = Vec::with_capacity(record.disk_len());
-            record.write_to(&mut bytes);
-            segment.push(&bytes);
-            return Ok(());
-        }
-        let offset = segment.records.offset();
-        if segment.header.is_none() || !segment.records.pass(record.disk_len()) {
-            return Err(damaged("a record without what lies before it"));
-        }
-        segment.checking = Some(offset);
-        segment.content = None;
-        self.ahead = Ahead { event, content };
-        let checked = self.record(record, sink);
-        // What was found out about one record is never said of another.
-        self.ahead = Ahead::default();
-        checked?;
-        if let Some(segment) = &mut self.current {
-            segment.checking = None;
         }
         Ok(())
     }
@@ -166,7 +133,7 @@ impl LogVerifier {
             Some((_, what)) => Err(damaged(what.clone())),
             None if segment.header.is_none() => Err(damaged("the file ends inside its header")),
             None if !segment.records.rest().is_empty() => Err(damaged("the file ends inside a record")),
-            None if !self.pending.is_empty() || !self.attachments.is_empty() => {
+            None if !self.is_settled() || !self.attachments.is_empty() => {
                 Err(tampered("events without a seal in the middle of the log"))
             }
             None if !segment.footer => Err(damaged("a closed segment without a footer")),

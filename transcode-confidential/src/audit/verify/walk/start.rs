@@ -44,7 +44,7 @@ impl LogVerifier {
     pub(super) fn is_passed_over(&mut self, record: &Record) -> bool {
         use crate::audit::segment::RecordKind;
         let Start::Due(_) = &self.start else { return false };
-        let begins = self.attachments.is_empty() && self.pending.is_empty();
+        let begins = self.attachments.is_empty() && self.is_settled();
         if !begins || record.kind == RecordKind::Snapshot {
             return false;
         }
