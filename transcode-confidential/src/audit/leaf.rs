@@ -184,6 +184,7 @@ impl<'a> LeafView<'a> {
     ///
     /// # Errors
     /// Whatever is not byte for byte what [`AuditEvent::to_leaf`] gives back for the event.
+    #[inline]
     pub(super) fn read(leaf: &'a [u8]) -> Result<Self, LeafError> {
         if leaf.len() > LEAF_LIMIT {
             return Err(LeafError::TooLong(leaf.len()));
@@ -297,6 +298,7 @@ fn put_name(out: &mut Writer, key: u64, field: &'static str, name: Option<&str>)
     Ok(())
 }
 
+#[inline]
 fn take_name<'a>(map: &mut MapReader<'_, 'a>, key: u64) -> Result<Option<&'a str>, CborError> {
     map.optional(key)?.map(|reader| reader.text(NAME_LIMIT)).transpose()
 }

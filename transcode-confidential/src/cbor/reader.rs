@@ -57,28 +57,42 @@ impl<'a> Reader<'a> {
     }
 
     /// An unsigned integer that fits `T`.
+    #[inline]
     pub fn number<T: TryFrom<u64>>(&mut self) -> Result<T, CborError> {
         T::try_from(self.uint()?).map_err(|_| CborError::Range)
     }
 
     /// A byte string of at most `limit` bytes.
+    #[inline]
     pub fn bytes(&mut self, limit: usize) -> Result<&'a [u8], CborError> {
         let length = self.length(Major::Bytes, limit)?;
         self.take(length)
     }
 
     /// A byte string of exactly `N` bytes.
+    #[inline]
     pub fn array_of<const N: usize>(&mut self) -> Result<[u8; N], CborError> {
+        // Digests and keys have heads of two bytes.
+        if N >= 24
+            && let Some(([0x58, length], rest)) = self.rest.split_first_chunk()
+            && usize::from(*length) == N
+            && let Some((bytes, rest)) = rest.split_first_chunk()
+        {
+            self.rest = rest;
+            return Ok(*bytes);
+        }
         <[u8; N]>::try_from(self.bytes(N)?).map_err(|_| CborError::Range)
     }
 
     /// A text string of at most `limit` bytes.
+    #[inline]
     pub fn text(&mut self, limit: usize) -> Result<&'a str, CborError> {
         let length = self.length(Major::Text, limit)?;
         std::str::from_utf8(self.take(length)?).map_err(|_| CborError::Utf8)
     }
 
     /// `true` or `false`.
+    #[inline]
     pub fn bool(&mut self) -> Result<bool, CborError> {
         match self.take(1)? {
             [FALSE] => Ok(false),
@@ -93,6 +107,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The head of a map with unsigned integer keys, at most `limit` of them.
+    #[inline]
     pub fn int_map(&mut self, limit: usize) -> Result<MapReader<'_, 'a>, CborError> {
         let pairs = self.length(Major::Map, limit)?;
         Ok(MapReader { reader: self, left: pairs, last: None, next: None })
@@ -108,6 +123,7 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
+    #[inline]
     fn length(&mut self, major: Major, limit: usize) -> Result<usize, CborError> {
         match usize::try_from(self.head(major)?) {
             Ok(length) if length <= limit => Ok(length),
@@ -115,6 +131,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn take(&mut self, count: usize) -> Result<&'a [u8], CborError> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(CborError::Truncated)?;
         self.rest = rest;
@@ -179,6 +196,10 @@ impl<'a> MapReader<'_, 'a> {
     /// Expects `key` as the next key and gives the reader at its value.
     #[inline]
     pub fn required(&mut self, key: u64) -> Result<&mut Reader<'a>, CborError> {
+        if self.short_key() == Some(key) {
+            self.pass_short_key(key);
+            return Ok(self.reader);
+        }
         match self.next_key()? {
             Some(found) if found == key => Ok(self.reader),
             Some(found) if found < key => Err(CborError::UnknownKey(found)),
@@ -189,10 +210,12 @@ impl<'a> MapReader<'_, 'a> {
     /// Gives the reader at the value of `key` where that is the next key, else `None`, and the key is still the next.
     #[inline]
     pub fn optional(&mut self, key: u64) -> Result<Option<&mut Reader<'a>>, CborError> {
-        if self.peek()? != Some(key) {
-            return Ok(None);
+        match self.short_key() {
+            Some(found) if found == key => self.pass_short_key(key),
+            Some(_) => return Ok(None),
+            None if self.peek()? != Some(key) => return Ok(None),
+            None => self.next = None,
         }
-        self.next = None;
         Ok(Some(self.reader))
     }
 
@@ -209,7 +232,22 @@ impl<'a> MapReader<'_, 'a> {
         }
     }
 
+    /// The next key where it is one byte long and ascends, as nearly all do; it is not read yet.
     #[inline]
+    fn short_key(&self) -> Option<u64> {
+        let &key = self.reader.rest.first()?;
+        let key = u64::from(key);
+        let waits = self.left > 0 && self.next.is_none();
+        (waits && key <= 23 && self.last.is_none_or(|last| last < key)).then_some(key)
+    }
+
+    #[inline]
+    fn pass_short_key(&mut self, key: u64) {
+        self.reader.rest = self.reader.rest.get(1..).unwrap_or_default();
+        self.left -= 1;
+        self.last = Some(key);
+    }
+
     fn peek(&mut self) -> Result<Option<u64>, CborError> {
         if self.next.is_some() || self.left == 0 {
             return Ok(self.next);

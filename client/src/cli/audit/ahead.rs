@@ -5,6 +5,7 @@
 //! log. They share the bytes that were read. The queues between them are short, so memory does not grow with the log.
 
 use std::{
+    collections::VecDeque,
     io::{self, Read},
     ops::Range,
     path::{Path, PathBuf},
@@ -27,10 +28,10 @@ use transcode_confidential::{
 
 use super::stored;
 
-/// Bytes that are read at a time.
-const CHUNK: usize = 256 * 1024;
+/// Bytes that are read at a time: far more than the longest record, so that little is moved, and the threads wake seldom.
+const CHUNK: usize = 1024 * 1024;
 /// Chunks that may be under way between two threads.
-const QUEUE: usize = 16;
+const QUEUE: usize = 4;
 
 /// Hands segments to a verifier until they end or it has seen enough, and the events to `sink` if there is one.
 ///
@@ -53,7 +54,7 @@ pub(super) fn verify<'a>(
             scope.spawn(|| prepare(&waiting, how));
         }
         scope.spawn(move || {
-            let reader = Reader { parts, jobs, digests };
+            let mut reader = Reader { parts, jobs, digests, used: VecDeque::new() };
             for (name, path) in files {
                 if reader.segment(*name, path).is_err() {
                     return;
@@ -106,10 +107,12 @@ struct Reader {
     parts: SyncSender<Part>,
     jobs: SyncSender<Job>,
     digests: SyncSender<Digesting>,
+    /// What was read, oldest first: memory to read into again when the others are done with it.
+    used: VecDeque<Arc<Vec<u8>>>,
 }
 
 impl Reader {
-    fn segment(&self, name: SegmentName, path: &Path) -> Result<(), Gone> {
+    fn segment(&mut self, name: SegmentName, path: &Path) -> Result<(), Gone> {
         self.parts.send(Part::Segment(name))?;
         match stored::open(path, 0).map(|mut file| self.content(&mut file)) {
             Ok(Ok(Ok(()))) => Ok(()),
@@ -125,11 +128,11 @@ impl Reader {
     }
 
     /// Nobody wants more, or the file cannot be read, or neither.
-    fn content(&self, file: &mut Box<dyn Read>) -> Result<io::Result<()>, Gone> {
-        let head = match next(file, Vec::new(), SegmentHeader::LEN) {
-            Ok((head, _)) => head,
-            Err(error) => return Ok(Err(error)),
-        };
+    fn content(&mut self, file: &mut Box<dyn Read>) -> Result<io::Result<()>, Gone> {
+        let mut head = Vec::new();
+        if let Err(error) = fill(&mut head, file, SegmentHeader::LEN) {
+            return Ok(Err(error));
+        }
         self.digests.send(Digesting::Begin)?;
         self.digests.send(Digesting::Bytes(Piece(Arc::new(head.clone()), 0..head.len())))?;
         self.parts.send(Part::Bytes(head))?;
@@ -137,20 +140,32 @@ impl Reader {
         let mut held = Vec::new();
         let mut readable = true;
         loop {
-            let bytes = match next(file, std::mem::take(&mut held), CHUNK) {
-                Ok((rest, 0)) => return Ok(Ok(self.parts.send(Part::Bytes(rest))?)),
-                Ok((bytes, _)) => Arc::new(bytes),
+            let mut bytes = self.memory();
+            bytes.append(&mut held);
+            match fill(&mut bytes, file, CHUNK) {
+                Ok(0) => return Ok(Ok(self.parts.send(Part::Bytes(bytes))?)),
+                Ok(_) if !readable => self.parts.send(Part::Bytes(bytes))?,
+                Ok(_) => {
+                    let bytes = Arc::new(bytes);
+                    let whole;
+                    (whole, readable) = self.cut(&bytes)?;
+                    held.extend_from_slice(bytes.get(whole..).unwrap_or_default());
+                    self.used.push_back(bytes);
+                    if !readable {
+                        self.parts.send(Part::Bytes(std::mem::take(&mut held)))?;
+                    }
+                }
                 Err(error) => return Ok(Err(error)),
-            };
-            let mut whole = 0;
-            if readable {
-                (whole, readable) = self.cut(&bytes)?;
-            }
-            held.extend_from_slice(bytes.get(whole..).unwrap_or_default());
-            if !readable {
-                self.parts.send(Part::Bytes(std::mem::take(&mut held)))?;
             }
         }
+    }
+
+    /// Empty memory for a chunk.
+    fn memory(&mut self) -> Vec<u8> {
+        let free = self.used.pop_front_if(|oldest| Arc::strong_count(oldest) == 1).and_then(Arc::into_inner);
+        let mut bytes = free.unwrap_or_default();
+        bytes.clear();
+        bytes
     }
 
     /// Has the whole records among the bytes prepared; gives where they end, and whether more bytes could make a record of
@@ -184,11 +199,10 @@ impl Reader {
     }
 }
 
-/// Reads on behind what there is: at most `length` bytes more, how many tells the second value.
-fn next(file: &mut Box<dyn Read>, mut bytes: Vec<u8>, length: usize) -> io::Result<(Vec<u8>, usize)> {
+/// Reads on behind what there is, at most `length` bytes; gives how many.
+fn fill(bytes: &mut Vec<u8>, file: &mut Box<dyn Read>, length: usize) -> io::Result<usize> {
     bytes.reserve(length);
-    let count = file.by_ref().take(length as u64).read_to_end(&mut bytes)?;
-    Ok((bytes, count))
+    file.by_ref().take(length as u64).read_to_end(bytes)
 }
 
 fn prepare(waiting: &Mutex<Receiver<Job>>, how: impl Fn(Arc<Vec<u8>>, Range<usize>) -> Prepared) {
