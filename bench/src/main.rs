@@ -21,6 +21,7 @@ mod large_log;
 mod machine;
 mod persisted;
 mod process;
+mod readme;
 mod rivals;
 mod soak;
 mod statistics;

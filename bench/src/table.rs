@@ -68,6 +68,19 @@ impl Table {
         text
     }
 
+    /// The figures that have a target, two in a line.
+    pub(crate) fn ratios(&self) -> String {
+        let judged = self.rows.iter().filter_map(|row| Some((&row.name, row.ratio?, row.target?)));
+        let cells: Vec<_> = judged.map(|(name, ratio, target)| format!("| {name} | {ratio:.2} of {target} ")).collect();
+        let lines: Vec<_> = cells.chunks(2).map(|cells| format!("{}|", cells.concat())).collect();
+        format!(
+            "{}; sources at {}\n\n| ratio to limit or peer | reached of target | | |\n|---|---|---|---|\n{}\n",
+            self.machine,
+            self.commit,
+            lines.join("\n")
+        )
+    }
+
     pub(crate) fn json(&self) -> Value {
         let rows = self
             .rows
