@@ -22,6 +22,7 @@ use std::{
 };
 
 use aws_lc_rs::hkdf;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use testkit::{
     capture::{MemoryImage, search_memory},
     world::{Plan, World},
@@ -188,6 +189,7 @@ async fn an_enclave_holds_no_key_that_it_has_revoked_and_no_data_key_that_it_has
             let item = (released.data_key.wrapped().clone(), EncryptionContext::new());
             operator.client.unwrap_data_keys(vec![item], None).await.unwrap().remove(0).unwrap();
             let data_key = released.data_key.data_key().material().expose().to_vec();
+            secrets.push((format!("a data key of {id} in base64"), STANDARD.encode(&data_key).into_bytes()));
             secrets.push((format!("a data key of {id}"), data_key));
         }
         secrets.push((id.to_owned(), world.newest_key()));

@@ -3,7 +3,7 @@
 //! Each case does a piece of work while one byte is struck. What must hold then: the work is done or fails with a typed error, in
 //! time; a delay changes nothing; the same enclave serves again by itself; the log is intact and has everything that was
 //! acknowledged. `STREAM_STRIDE=1` strikes every byte; without it, one in so many that CI has the time. A byte that never comes
-//! costs a time-out: such cases are few, and all wait at the same time.
+//! costs a time-out: such cases are few.
 
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ use testkit::{
 };
 
 const FILM: &str = "content-key-1";
-/// Longer than any time-out of client, proxy and enclave together.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// Longer than any time-out of client, proxy and enclave together, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Shorter than any of their time-outs. What takes longer may have failed because the machine is busy with other things.
 const PROMPT: Duration = Duration::from_secs(3);
 /// Cases of one world, so that its log stays short.
@@ -29,8 +29,10 @@ const CASES: usize = 120;
 const CHECK_EVERY: usize = 20;
 /// Most of the time is spent waiting for somebody to try again.
 const WORLDS: usize = 6;
-/// Bytes of each direction of a stream that never come, each in a world of its own.
-const STALLS: u64 = 6;
+/// Bytes of each direction of a stream that never come.
+const STALLS: u64 = 3;
+/// Worlds of each stream where that is waited for.
+const STALLED_WORLDS: usize = 3;
 
 /// A piece of work.
 #[derive(Debug, Clone, Copy)]
@@ -71,14 +73,16 @@ impl Stream {
         let world = world().await;
         let operator = world.operator();
         let mut most = 0;
-        for number in 0..4 {
+        for number in 0..5 {
             self.of(&world).arm(None);
-            self.work.run(&world, &operator, number).await.unwrap();
+            // What failed on a busy machine did not take all of its bytes.
+            let Ok(()) = self.work.run(&world, &operator, number).await else { continue };
             // The end of a message goes on the record a moment later.
             tokio::time::sleep(Duration::from_millis(50)).await;
             // The first time there are connections to be made that the others find.
             most = most.max(self.of(&world).carried(direction) * u64::from(number > 0));
         }
+        assert!(most > 0, "{}: the work is done at least once", self.name);
         most
     }
 
@@ -88,7 +92,7 @@ impl Stream {
         for part in strikes.chunks(CASES) {
             let world = world().await;
             let operator = world.operator();
-            operator.encrypt(FILM, b"before").await.unwrap();
+            recovered("before", &world, &operator).await;
             for (number, strike) in part.iter().enumerate() {
                 let what = format!("{} {strike:?}", self.name);
                 self.of(&world).arm(Some(*strike));
@@ -118,7 +122,14 @@ async fn world() -> World {
     let image = plan.image.clone();
     let mut world = World::without_enclave(plan).await;
     boots(&mut world, &image, None).await;
-    world.operator().generate(FILM).await.unwrap();
+    let (operator, begun) = (world.operator(), Instant::now());
+    while let Err(error) = operator.generate(FILM).await {
+        // What was answered too late may have been done nevertheless.
+        if matches!(error, ClientError::Conflict(_)) {
+            break;
+        }
+        assert!(error.retryable() && begun.elapsed() < PATIENCE, "a first key: {error}");
+    }
     world
 }
 
@@ -148,8 +159,12 @@ async fn recovered(what: &str, world: &World, operator: &testkit::world::Caller)
     }
 }
 
-/// Strikes one in `stride` bytes of a stream in every way; `STREAM_STRIDE` has another number.
+/// Strikes one in `stride` bytes of a stream in every way; `STREAM_STRIDE` has another number, `STREAM_NAME` a part of the names
+/// of those streams that are struck at all.
 async fn strike(stream: Stream, stride: u64) {
+    if std::env::var("STREAM_NAME").is_ok_and(|part| !stream.name.contains(&part)) {
+        return println!("{}: left out", stream.name);
+    }
     let stride = std::env::var("STREAM_STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(stride);
     let mut strikes = Vec::new();
     for direction in [Forth, Back] {
@@ -176,7 +191,7 @@ async fn stall(stream: Stream) {
         let length = stream.length(direction).await;
         strikes.extend(stalls(direction, length));
     }
-    strike_side_by_side(stream, &strikes, strikes.len()).await;
+    strike_side_by_side(stream, &strikes, STALLED_WORLDS).await;
 }
 
 fn stalls(direction: Direction, length: u64) -> impl Iterator<Item = Strike> {
@@ -300,15 +315,12 @@ async fn a_boot_may_be_interrupted_or_lied_to_at_any_byte() {
             let fault = [Fault::Garbled, Fault::Cut, Fault::Garbled, Fault::Cut, delayed][number % 5];
             strikes.push(Strike { direction, offset, fault });
         }
+        strikes.extend(stalls(direction, length));
     }
-    let share = strikes.len().div_ceil(WORLDS);
-    let stalled = [(Forth, first.wires().host.carried(Forth)), (Back, first.wires().host.carried(Back))]
-        .into_iter()
-        .flat_map(|(direction, length)| stalls(direction, length))
-        .map(|strike| vec![strike])
-        .collect::<Vec<_>>();
-    let shares = strikes.chunks(share).map(<[_]>::to_vec).chain(stalled);
-    let worlds = shares.map(|share| tokio::spawn(boot_all(share)));
+    let worlds = (0..WORLDS).map(|world| {
+        let share: Vec<_> = strikes.iter().skip(world).step_by(WORLDS).copied().collect();
+        tokio::spawn(boot_all(share))
+    });
     let mut met = 0;
     for struck in worlds.collect::<Vec<_>>() {
         met += struck.await.unwrap();
