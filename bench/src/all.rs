@@ -24,7 +24,7 @@ pub(crate) fn run(output: &Output, minutes: f64, crates: bool) -> Table {
     let mut table = Table::new("# Results\n\nWritten by `cargo measure all`.");
     table.join(append::run(output));
     table.join(verify::run(output, &[]));
-    table.join(kill::run(if output.short { 40 } else { 200 }));
+    table.join(kill::run(if output.short { 120 } else { 200 }));
     table.join(soak::run(if output.short { 0.2 } else { minutes }));
     if crates {
         for (package, bench, what) in CRATES {
