@@ -173,8 +173,9 @@ impl RecordBuffer {
 /// Whether `rest`, the end of a file from the first unreadable record at file offset `offset` on, looks as an interrupted
 /// write leaves it: ending inside its first record, empty from some sector boundary on, or as [`starts_empty`] says.
 ///
-/// A single changed byte never looks like that: it leaves no empty sector, and a head whose length was changed no longer
-/// matches its own check sum.
+/// A single changed byte does not look like that: it leaves no empty sector, and a head whose length was changed no longer
+/// matches its own check sum. But for one case: where all that the write had behind a sector boundary were zeros, nobody can
+/// tell. A batch ends in a signature, so that takes one that ends in a zero right behind a boundary.
 pub fn is_torn(rest: &[u8], offset: u64) -> bool {
     let mut buffer = RecordBuffer::at(offset);
     buffer.push(rest);
