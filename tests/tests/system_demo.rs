@@ -64,7 +64,7 @@ fn processes_of(dir: &Path) -> usize {
 }
 
 fn all_end(dir: &Path) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while processes_of(dir) > 0 {
         assert!(Instant::now() < deadline, "processes stay behind");
         std::thread::sleep(Duration::from_millis(50));

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
     use crate::Endpoint;
 
-    const SOON: Duration = Duration::from_secs(5);
+    const SOON: Duration = Duration::from_secs(60);
 
     fn loopback() -> Endpoint {
         Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 }

@@ -16,7 +16,7 @@ use transcode_confidential::{
 };
 use transport::{Endpoint, FrameReader, FrameWriter, Stream};
 
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 pub(crate) const LOG: LogId = LogId::new(*b"the log of tests");
 
 /// Writes a log, batch by batch.

@@ -72,7 +72,6 @@ async fn two_thousand_connections_at_once_are_served() {
     }
     let took = start.elapsed();
     println!("{CLIENTS} connections at once, two exchanges each: {took:?}");
-    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 /// A virtual machine monitor as vhost-device-vsock is one: `CONNECT`, and the end of one direction is the end of both.
@@ -161,25 +160,23 @@ async fn behind_a_monitor_content_of_any_size_goes_both_ways_at_once_and_loses_n
     clients.join_all().await;
 }
 
-/// A monitor whose guest is still booting keeps each caller for two seconds and then closes, as vhost-device-vsock does.
+/// A monitor whose guest is still booting keeps each caller for a while and then closes, as vhost-device-vsock does.
 #[tokio::test]
-async fn while_the_enclave_boots_a_monitors_two_seconds_are_everybodys_own() {
+async fn while_the_enclave_boots_no_caller_waits_behind_another() {
     const CALLERS: usize = 12;
-    let world = World::start(CONFIG).await;
+    // The proxy itself is in no hurry.
+    let patient = format!("{CONFIG}connect_timeout = \"10m\"\n");
+    let world = World::start(&patient).await;
     let listener = UnixListener::bind(world.path("vm")).unwrap();
     let booting = tokio::spawn(async move {
-        loop {
-            let (outside, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_secs(2)).await;
-                drop(outside);
-            });
+        let mut kept = Vec::new();
+        while kept.len() < CALLERS {
+            kept.push(listener.accept().await.unwrap());
         }
     });
-    let mut config = parse(CONFIG, world.directory.path());
+    let mut config = parse(&patient, world.directory.path());
     config.enclave = format!("unix:{}:5000", world.path("vm").display()).parse().unwrap();
     world.proxy().reload(config);
-    let start = Instant::now();
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
         let endpoint = world.relay();
@@ -188,18 +185,15 @@ async fn while_the_enclave_boots_a_monitors_two_seconds_are_everybodys_own() {
             assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0, "closed, so that the caller may try again");
         });
     }
-    callers.join_all().await;
-    let took = start.elapsed();
-    assert!(took >= Duration::from_millis(1900), "{took:?}");
-    assert!(took < Duration::from_secs(2 * CALLERS as u64 / 2), "one after the other: {took:?}");
+    // The monitor lets the first go when all of them have come to it.
+    tokio::time::timeout(SOON, callers.join_all()).await.expect("one after the other");
     assert_eq!(world.proxy().metrics().relay_unreachable_total.value(), CALLERS as u64);
     // The guest listens: the next caller gets through, without any change here.
-    booting.abort();
-    let _ = booting.await;
+    booting.await.unwrap();
     std::fs::remove_file(world.path("vm")).unwrap();
     let inside = echo(&unix(world.path("inside"))).await;
     tokio::spawn(monitor(world.path("vm"), 5000, inside));
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + SOON;
     loop {
         let mut client = world.relay().connect(SOON).await.unwrap();
         client.write_all(b"?").await.unwrap();
@@ -222,7 +216,7 @@ async fn an_enclave_that_does_not_accept_in_time_costs_the_client_the_timeout() 
     let start = Instant::now();
     let mut client = world.relay().connect(SOON).await.unwrap();
     assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() >= Duration::from_millis(300), "it is waited for");
     assert_eq!(world.proxy().metrics().relay_unreachable_total.value(), 1);
 }
 
@@ -242,7 +236,7 @@ async fn a_client_that_reads_nothing_is_given_up_and_disturbs_nobody() {
     let start = Instant::now();
     while world.proxy().metrics().relay_timed_out_total.value() == 0 {
         assert_eq!(ask(&world.relay(), b"x").await, b"!");
-        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(start.elapsed() < SOON, "it is never given up");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
@@ -254,10 +248,7 @@ async fn limits_hold_for_all_and_for_one_address_and_a_reload_changes_them() {
     let world = World::start(&limited).await;
     echo(&unix(world.path("enclave"))).await;
     let [tcp, unix] = &world.proxy().addresses().relay[..] else { panic!("two listeners") };
-    let talk = async |stream: &mut Stream| {
-        stream.write_all(b"?").await.is_ok()
-            && tokio::time::timeout(Duration::from_millis(300), stream.read_u8()).await.is_ok_and(|byte| byte.is_ok())
-    };
+    let talk = async |stream: &mut Stream| stream.write_all(b"?").await.is_ok() && stream.read_u8().await.is_ok();
     let mut first = tcp.connect(SOON).await.unwrap();
     let mut second = tcp.connect(SOON).await.unwrap();
     assert!(talk(&mut first).await && talk(&mut second).await);
@@ -267,7 +258,8 @@ async fn limits_hold_for_all_and_for_one_address_and_a_reload_changes_them() {
     let mut third = unix.connect(SOON).await.unwrap();
     assert!(talk(&mut third).await);
     let mut waits = unix.connect(SOON).await.unwrap();
-    assert!(!talk(&mut waits).await, "the fourth waits for a slot");
+    let waiting = tokio::time::timeout(Duration::from_millis(300), talk(&mut waits)).await;
+    assert!(waiting.is_err(), "the fourth waits for a slot");
     let raised = limited.replace("max_connections = 3", "max_connections = 10").replace("max_per_client = 2\n", "");
     assert!(world.proxy().reload(parse(&raised, world.directory.path())).is_empty());
     assert_eq!(waits.read_u8().await.unwrap(), b'?', "and gets one");

@@ -11,7 +11,7 @@ use transcode_confidential::{
 pub struct Script {
     /// What it does with sealed batches.
     pub appends: Appends,
-    /// How long it thinks before it answers one.
+    /// How long it thinks before it answers one, unless the script changes meanwhile.
     pub delay: Duration,
     /// Says to every enclave that another session is alive.
     pub fenced: bool,

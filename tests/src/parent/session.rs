@@ -85,7 +85,7 @@ async fn append_in_order(
         let acting = async {
             let current = script.wait_for(|script| script.appends != Appends::Hold).await.map(|script| script.clone());
             let Ok(current) = current else { return None };
-            tokio::time::sleep(current.delay).await;
+            let _ = tokio::time::timeout(current.delay, script.changed()).await;
             Some(match current.appends {
                 Appends::Forget => Ok(append.after),
                 Appends::Refuse(error) => Err(error),

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature},
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
 };
 use rustls_pki_types::pem::PemObject as _;
@@ -21,29 +21,43 @@ pub struct RawTls {
 }
 
 impl World {
-    /// With the certificate of an identity, or with none. The server may be anybody.
+    /// TLS 1.3 with the certificate of an identity, or with none. The server may be anybody.
     pub fn raw_tls(&self, identity: Option<&str>) -> RawTls {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = Arc::new(Anybody(Arc::clone(&provider)));
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("TLS 1.3")
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
-        let config = match identity {
-            None => builder.with_no_client_auth(),
-            Some(name) => {
-                let pem = self.ca.identity_pem(name);
-                let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
-                let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).expect("a key");
-                builder.with_client_auth_cert(vec![certificate], key).expect("a good identity")
-            }
-        };
-        RawTls { connector: TlsConnector::from(Arc::new(config)) }
+        let identity = identity.map(|name| {
+            let pem = self.ca.identity_pem(name);
+            let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+            (certificate, PrivateKeyDer::from_pem_slice(pem.as_bytes()).expect("a key"))
+        });
+        RawTls::new(&rustls::version::TLS13, identity)
     }
 }
 
 impl RawTls {
+    /// One version of TLS, and no certificate. The server may be anybody.
+    pub fn of_version(version: &'static SupportedProtocolVersion) -> Self {
+        Self::new(version, None)
+    }
+
+    /// It would resume sessions and send early data, if a server let it.
+    fn new(
+        version: &'static SupportedProtocolVersion,
+        identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = Arc::new(Anybody(Arc::clone(&provider)));
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .expect("a version that the provider knows")
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).expect("a good identity"),
+        };
+        config.enable_early_data = true;
+        Self { connector: TlsConnector::from(Arc::new(config)) }
+    }
+
     /// Over a connection that is there.
     ///
     /// # Errors
@@ -63,6 +77,7 @@ impl RawTls {
     }
 }
 
+/// Takes any certificate, and asks only that the server has its key.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 
@@ -80,11 +95,11 @@ impl ServerCertVerifier for Anybody {
 
     fn verify_tls12_signature(
         &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.3 only".into()))
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(

@@ -43,9 +43,7 @@ async fn insist<T, F: Future<Output = Result<T, ClientError>>>(ask: impl Fn() ->
 async fn a_life(cut: Option<Cut>) -> Vec<&'static str> {
     // Once the log is being written the enclave connects anew by itself.
     let attempts = if cut.is_some_and(|cut| cut.kind == "append") { 1 } else { 2 };
-    let mut plan = Plan::scripted();
-    plan.limits.audit_wait_ms = 2000;
-    let mut world = World::without_enclave(plan).await;
+    let mut world = World::without_enclave(Plan::scripted()).await;
     world.scripted().script(|script| script.cut = cut);
     boot(&mut world, attempts).await;
     let operator = world.operator();

@@ -37,9 +37,7 @@ async fn a_boot_survives_a_lying_parent_or_fails_and_goes_well_once_the_parent_i
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lie_about_a_batch_is_never_taken_for_an_acknowledgement() {
-    let mut plan = Plan::scripted();
-    plan.limits.audit_wait_ms = 2000;
-    let world = World::with(plan).await;
+    let world = World::with(Plan::scripted()).await;
     let operator = world.operator();
     operator.generate("content-key-1").await.unwrap();
     for lie in Lie::ALL {

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use client::EncryptRequest;
+use client::{ClientError, EncryptRequest};
 use enclave_app::{Fatal, ledger::LedgerFatal};
 use testkit::{
     parent::{Appends, Script},
     world::{Caller, Plan, World, key_id},
 };
+use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
     ids::Epoch,
     message::EncryptionContext,
@@ -29,28 +30,37 @@ async fn outage(begin: impl FnOnce(&mut Script)) -> (World, Caller, Vec<u8>) {
 
 /// While it lasts nothing is released; once it is over everything goes on, and nothing that was acknowledged is lost.
 async fn nothing_is_released_until_it_is_over((world, operator, message): (World, Caller, Vec<u8>)) {
-    let started = Instant::now();
     let request = EncryptRequest { key: key_id("content-key-1"), context: EncryptionContext::new(), content_id: None };
     let mut released = Vec::new();
+    // Each is answered while the outage lasts: only what comes after ends it.
     let refused = operator.client.encrypt(&request, &b"frame"[..], &mut released).await;
     assert_eq!(code(refused), ErrorCode::AuditUnavailable);
     assert!(released.is_empty());
-    assert_eq!(code(operator.decrypt(&message).await), ErrorCode::AuditUnavailable);
-    assert_eq!(code(operator.generate("content-key-2").await), ErrorCode::AuditUnavailable);
-    assert_eq!(code(operator.rotate("content-key-1").await), ErrorCode::AuditUnavailable);
-    assert!(started.elapsed() < Duration::from_secs(10), "callers are told in time");
+    let (decrypted, generated, rotated) =
+        tokio::join!(operator.decrypt(&message), operator.generate("content-key-2"), operator.rotate("content-key-1"));
+    assert_eq!(code(decrypted), ErrorCode::AuditUnavailable);
+    assert_eq!(code(generated), ErrorCode::AuditUnavailable);
+    assert_eq!(code(rotated), ErrorCode::AuditUnavailable);
     let before = world.check().intact().report.events;
     world.scripted().script(|script| *script = Script::default());
-    let mut tries = 0;
-    while let Err(error) = operator.encrypt("content-key-1", b"frame").await {
-        assert_eq!(error.answer().unwrap().code, ErrorCode::AuditUnavailable);
-        tries += 1;
-        assert!(tries < 20, "it does not recover");
-    }
+    recovered(async || operator.encrypt("content-key-1", b"frame").await).await;
     assert_eq!(operator.decrypt(&message).await.unwrap(), b"frame");
     let after = world.check().intact();
     assert!(after.report.events > before);
     assert!(after.key("content-key-1").versions.iter().map(|version| version.uses).sum::<u64>() >= 2);
+}
+
+/// Asks until it is answered; until then the record cannot be kept, and nothing else is wrong.
+async fn recovered<T>(ask: impl AsyncFn() -> Result<T, ClientError>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => assert_eq!(error.answer().unwrap().code, ErrorCode::AuditUnavailable),
+        }
+        assert!(Instant::now() < deadline, "it does not recover");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
@@ -77,7 +87,7 @@ async fn while_the_parent_is_gone_nothing_is_released() {
 
 #[tokio::test]
 async fn while_the_parent_is_too_slow_nothing_is_released() {
-    nothing_is_released_until_it_is_over(outage(|script| script.delay = Duration::from_secs(3)).await).await;
+    nothing_is_released_until_it_is_over(outage(|script| script.delay = Duration::from_secs(24 * 3600)).await).await;
 }
 
 #[tokio::test]
@@ -142,12 +152,13 @@ async fn nothing_acknowledged_is_lost_while_the_proxy_dies_again_and_again_under
     let mut world = World::start().await;
     let operator = world.operator();
     operator.generate("content-key-1").await.unwrap();
+    let over = CancellationToken::new();
     let tasks: Vec<_> = (0..8)
         .map(|_| {
-            let caller = world.transcoder();
+            let (caller, over) = (world.transcoder(), over.clone());
             tokio::spawn(async move {
-                let (deadline, mut done) = (Instant::now() + Duration::from_secs(4), 0);
-                while Instant::now() < deadline {
+                let mut done = 0;
+                while done == 0 || !over.is_cancelled() {
                     match caller.encrypt("content-key-1", b"frame").await {
                         Ok(_) => done += 1,
                         Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -163,13 +174,13 @@ async fn nothing_acknowledged_is_lost_while_the_proxy_dies_again_and_again_under
         tokio::time::sleep(Duration::from_millis(200)).await;
         world.start_proxy().await;
     }
+    over.cancel();
     let mut done = 0;
     for task in tasks {
         done += task.await.unwrap();
     }
-    assert!(done > 20, "{done} in four seconds");
     let checked = world.check().intact();
-    assert!(checked.uses("content-key-1", 1) >= done);
+    assert!(checked.uses("content-key-1", 1) >= done, "{done} were acknowledged");
     world.restart_enclave().await;
     world.check().intact();
 }
@@ -177,7 +188,7 @@ async fn nothing_acknowledged_is_lost_while_the_proxy_dies_again_and_again_under
 #[tokio::test]
 async fn a_full_disk_and_a_failed_sync_under_the_real_proxy_are_survived() {
     let mut plan = Plan::default();
-    plan.limits.audit_wait_ms = 700;
+    plan.limits.audit_wait_ms = 2000;
     let world = World::with(plan).await;
     let operator = world.operator();
     operator.generate("content-key-1").await.unwrap();
@@ -189,11 +200,7 @@ async fn a_full_disk_and_a_failed_sync_under_the_real_proxy_are_survived() {
         assert_eq!(code(operator.encrypt("content-key-1", b"frame").await), ErrorCode::AuditUnavailable);
         assert_eq!(code(operator.decrypt(&message).await), ErrorCode::AuditUnavailable);
         fault(&world, false);
-        let mut tries = 0;
-        while operator.decrypt(&message).await.is_err() {
-            tries += 1;
-            assert!(tries < 20, "it does not recover");
-        }
+        recovered(async || operator.decrypt(&message).await).await;
         world.check().intact();
     }
 }

@@ -222,7 +222,7 @@ async fn an_interrupted_removal_is_no_false_alarm_and_is_finished_at_the_next_bo
     world.start_proxy().await;
     world.launch(&image).await.unwrap();
     assert_eq!(world.operator().decrypt(&message).await.unwrap(), b"frame");
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     while world.segments().first_key_value().unwrap().0.first != snapshot {
         assert!(tokio::time::Instant::now() < deadline, "the parent is never told again");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

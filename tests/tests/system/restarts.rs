@@ -1,7 +1,5 @@
 //! An enclave forgets everything, and finds all of it again.
 
-use std::time::{Duration, Instant};
-
 use testkit::world::World;
 use transcode_confidential::{
     audit::{AuditEventType, EventBody, Outcome},
@@ -11,15 +9,6 @@ use transcode_confidential::{
 };
 
 use crate::answers::code;
-
-#[tokio::test]
-async fn a_world_starts_in_a_moment() {
-    let start = Instant::now();
-    let world = World::start().await;
-    // A second on an idle machine.
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    world.check().intact();
-}
 
 #[tokio::test]
 async fn after_two_restarts_in_a_row_every_key_is_usable_again_through_attested_decrypts() {
