@@ -3,9 +3,10 @@
 //! ffmpeg, where it gets no key or cannot write, leaves segments out, ends the playlist all the same and exits 0. The log
 //! knows better: keys that were issued, and pieces that were reported.
 
+mod findings;
 mod playlist;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use transcode_confidential::{
@@ -13,6 +14,7 @@ use transcode_confidential::{
     ids::{Digest, Sequence},
 };
 
+use findings::{Findings, Reports};
 pub use playlist::{Playlist, PlaylistError, PlaylistSegment};
 
 /// What a log says about one content.
@@ -131,99 +133,26 @@ impl Recorded {
         expected: &Expected,
         mut file: impl FnMut(&str) -> Option<SegmentFile>,
     ) -> Reconciled {
-        let reported: BTreeMap<u64, &(Sequence, Reported)> = (self.reported.iter())
+        let reports: Reports<'_> = (self.reported.iter())
             .filter(|((job, _), _)| expected.job.as_ref().is_none_or(|wanted| wanted == job))
             .map(|((_, number), reported)| (*number, reported))
             .collect();
-        let done = reported.values().filter(|(_, reported)| reported.complete).count();
-        let mut findings = Vec::new();
-        let mut find = |kind, segment, event, message| findings.push(Finding { kind, segment, event, message });
-
-        let first = playlist.media_sequence;
-        let mut contexts = BTreeMap::<Digest, usize>::new();
-        let mut messages = 0;
-        for (number, segment) in (first..).zip(&playlist.segments) {
-            let uri = &segment.uri;
-            let found = file(uri).filter(|found| found.length > 0);
-            match &found {
-                None => find(FindingKind::FileMissing, Some(number), None, format!("{uri} is missing or empty")),
-                Some(found) => {
-                    if let Some(context) = found.context {
-                        messages += 1;
-                        *contexts.entry(context).or_default() += 1;
-                    }
-                }
-            }
-            match (reported.get(&number), found) {
-                (Some((event, reported)), Some(found)) if reported.output.is_some_and(|said| said != found.digest) => {
-                    let message = format!("{uri} is not the file that was reported");
-                    find(FindingKind::OtherFile, Some(number), Some(*event), message);
-                }
-                (None, _) if !reported.is_empty() => {
-                    find(FindingKind::NotReported, Some(number), None, format!("{uri} was not reported"));
-                }
-                _ => {}
-            }
+        let mut findings = Findings::default();
+        let contexts = findings.of_files(playlist, &reports, &mut file);
+        findings.of_reports(playlist, &reports);
+        if !contexts.is_empty() {
+            findings.of_data_keys(&self.issued, &contexts);
         }
-        let listed = first..first.saturating_add(playlist.segments.len() as u64);
-        for (number, (event, reported)) in &reported {
-            if !reported.complete {
-                let message = format!("segment {number} was given up");
-                find(FindingKind::GivenUp, Some(*number), Some(*event), message);
-            } else if *number >= listed.end {
-                let message = format!("segment {number} was reported and is not in the playlist");
-                find(FindingKind::NotInPlaylist, Some(*number), Some(*event), message);
-            }
+        findings.of_periods(playlist, &self.periods);
+        findings.of_size(playlist, expected);
+        Reconciled {
+            segments: playlist.segments.len(),
+            reported: reports.values().filter(|(_, reported)| reported.complete).count(),
+            issued: self.issued.len() + self.periods.len(),
+            findings: findings.found,
         }
-        // Numbers before the first one of a sliding window are over; between reports none may be left out.
-        let last = reported.keys().next_back().copied().unwrap_or_default().max(listed.end.saturating_sub(1));
-        if let Some(start) = reported.keys().next() {
-            let absent = (*start.max(&first)..=last).filter(|number| !reported.contains_key(number));
-            for number in absent.filter(|number| !listed.contains(number)).take(GAP_LIMIT) {
-                let message = format!("segment {number} was neither reported nor written, and a later one was");
-                find(FindingKind::NotInPlaylist, Some(number), None, message);
-            }
-        }
-        // Only where the files are messages of ours can it be told which key wrote which. The same context may be asked for
-        // again after a lost answer: that is still one message.
-        if messages > 0 {
-            let mut seen = BTreeSet::new();
-            for (event, context) in &self.issued {
-                let Some(context) = context.filter(|context| seen.insert(*context)) else { continue };
-                if !contexts.contains_key(&context) {
-                    let message = "a data key was issued, and the message that it was for is not there".to_owned();
-                    find(FindingKind::NeverWritten, None, Some(*event), message);
-                }
-            }
-        }
-        // A packager asks for the key of a period when it begins to write a segment in it.
-        let periods: BTreeSet<u64> = playlist.segments.iter().filter_map(PlaylistSegment::period).collect();
-        if let Some(oldest) = periods.first() {
-            for (period, event) in self.periods.range(oldest..).filter(|(period, _)| !periods.contains(period)) {
-                let message = format!("the media key of period {period} was given out, and no segment is under it");
-                find(FindingKind::NeverWritten, None, Some(*event), message);
-            }
-        }
-        if !playlist.ended {
-            find(FindingKind::Unfinished, None, None, "the playlist does not say that it is complete".into());
-        }
-        let count = playlist.segments.len() as u64;
-        if let Some(wanted) = expected.segments.filter(|wanted| *wanted > count) {
-            let message = format!("{count} segments where there should be {wanted}");
-            find(FindingKind::TooShort, None, None, message);
-        }
-        let longest = playlist.segments.iter().map(|segment| segment.duration).fold(0.0, f64::max);
-        if let Some(wanted) = expected.duration.filter(|wanted| playlist.duration() + longest < *wanted) {
-            let message = format!("{:.1} s where there should be {wanted:.1} s", playlist.duration());
-            find(FindingKind::TooShort, None, None, message);
-        }
-        let issued = self.issued.len() + self.periods.len();
-        Reconciled { segments: playlist.segments.len(), reported: done, issued, findings }
     }
 }
-
-/// Gaps that are named one by one.
-const GAP_LIMIT: usize = 10_000;
 
 #[cfg(test)]
 mod tests;

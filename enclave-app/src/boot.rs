@@ -8,6 +8,7 @@
 //!
 //! Up to the last step nothing was promised to anybody: a crash anywhere leaves at most an unsealed tail.
 
+mod error;
 mod log_key;
 mod measure;
 mod replay;
@@ -15,104 +16,41 @@ mod restore;
 
 use std::{sync::Arc, time::Duration};
 
-use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
-    attestation::{ImagePolicy, Measurements, Purpose, Refusal, TrustRoot, UnverifiedDocument, UserData},
+    attestation::{ImagePolicy, Measurements, Purpose, TrustRoot, UnverifiedDocument, UserData},
     audit::{
         AuditEventType, EpochOpened, EpochStatement, EventBody, EventDraft, LogState, Outcome,
         segment::{Record, RecordKind},
-        verify::Report,
     },
     entropy::{Entropy, EntropyError},
     fold::Unfinished,
     ids::{Digest, Epoch, LogId, Sequence},
-    keys::FoldError,
     protocol::host::{Durable, HostError, Welcome},
     secret::KeyMaterial,
-    signature::{Signature, SignatureError, SigningKey},
+    signature::{PublicKey, Signature, SigningKey},
     time::{Clock, Timestamp},
 };
 
 use crate::{
     Parts,
-    attestor::{AttestFailure, SelfAttestor, anchor_clock},
+    attestor::{SelfAttestor, anchor_clock},
     clock::EnclaveClock,
-    config::ConfigError,
     custody::Custody,
     entropy::EnclaveEntropy,
     host::{CurrentLink, HostCredentials, HostFailure, HostLink},
     keyring::WrappedRecord,
-    kms::{EgressDialer, KmsClient, KmsConfig, KmsError, KmsLimits, KmsSetupError},
-    ledger::{Entry, Ledger, LedgerError, LedgerFatal, LedgerWriter, Patience, Store},
+    kms::{EgressDialer, KmsClient, KmsConfig, KmsLimits, KmsSetupError},
+    ledger::{Entry, Ledger, LedgerFatal, LedgerWriter, Patience, Store},
     metrics::Metrics,
     nsm::{AttestationRequest, NsmError, NsmHandle, Priority},
 };
+pub use error::BootError;
 use replay::Replayed;
 
 const CONNECT: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(250);
-
-/// Why no epoch was opened.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum BootError {
-    /// PCR0, 1 or 2 is zero: a debug enclave, whose memory the host can read.
-    #[error("this is a debug enclave: PCR0 to PCR2 are zero")]
-    DebugMode,
-    /// The NSM failed.
-    #[error(transparent)]
-    Nsm(#[from] NsmError),
-    /// A thread could not be started.
-    #[error("the NSM's thread could not be started: {0}")]
-    Thread(#[from] std::io::Error),
-    /// The configuration is not accepted.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// No randomness.
-    #[error(transparent)]
-    Entropy(#[from] EntropyError),
-    /// The parent failed.
-    #[error(transparent)]
-    Host(#[from] HostFailure),
-    /// The parent says it has another state than its segments show.
-    #[error("the parent's store disagrees with its own segments")]
-    StoreDisagrees,
-    /// The log that the parent holds is not intact.
-    #[error("the log is {}: {}", .0.verdict, .0.first_bad.as_ref().map(ToString::to_string).unwrap_or_default())]
-    Log(Box<Report>),
-    /// The log contradicts itself.
-    #[error(transparent)]
-    Fold(#[from] FoldError),
-    /// Our own document was refused.
-    #[error(transparent)]
-    Attestation(#[from] AttestFailure),
-    /// KMS cannot be used.
-    #[error(transparent)]
-    KmsSetup(#[from] KmsSetupError),
-    /// KMS did not give the log key.
-    #[error("the log key cannot be had from KMS: {0}")]
-    Kms(#[from] KmsError),
-    /// The unwrapped log key is not the log's.
-    #[error("the log key that KMS unwrapped is not that of the log")]
-    WrongLogKey,
-    /// A key cannot be used.
-    #[error(transparent)]
-    Key(#[from] SignatureError),
-    /// The epoch's first event is not durable.
-    #[error("the epoch's first event could not be recorded: {0}")]
-    Ledger(#[from] LedgerError),
-    /// The parent's store is not ours any more.
-    #[error(transparent)]
-    Fatal(#[from] LedgerFatal),
-}
-
-impl From<Refusal> for BootError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Attestation(refusal.into())
-    }
-}
 
 /// An open epoch.
 pub struct Booted {
@@ -192,17 +130,7 @@ pub async fn boot(parts: &Parts, stop: &CancellationToken, abandon: &Cancellatio
 
     let (links, follow) = watch::channel(Some(Arc::clone(&link)));
     let current = CurrentLink::following(follow);
-    let limits = KmsLimits::default();
-    let kms = KmsClient::new(KmsConfig {
-        key: config.kms_key_arn.clone(),
-        roots: parts.kms_roots.clone(),
-        dialer: Arc::new(EgressDialer::new(config.parent.egress.clone(), limits.connect)),
-        credentials: Arc::new(HostCredentials(current.clone())),
-        clock: Arc::clone(&clock) as Arc<dyn Clock>,
-        documents: Arc::new(nsm.clone()),
-        limits,
-    })?
-    .counting(Arc::clone(&metrics));
+    let kms = kms_client(parts, &current, &clock, &nsm)?.counting(Arc::clone(&metrics));
     let from_kms = async {
         match kms.generate_random(64).await {
             Ok(random) => entropy.mix(&random),
@@ -221,20 +149,8 @@ pub async fn boot(parts: &Parts, stop: &CancellationToken, abandon: &Cancellatio
     }
 
     let data = UserData::Epoch { log_id, epoch, first, previous };
-    let request = AttestationRequest {
-        public_key: Some(epoch_key.public_key().to_spki()),
-        user_data: Some(data.encode()),
-        nonce: None,
-    };
-    let document = nsm.attest(Priority::Epoch, request).await?;
-    let verified = UnverifiedDocument::parse(&document)?.verify_archived(&parts.attestation_root, &own)?;
-    // What every verifier will ask of it: better no epoch than one that makes the log worthless.
-    let same_key = verified.public_key() == Some(epoch_key.public_key().to_spki().as_slice());
-    if verified.require_purpose(Purpose::Epoch)? != data || !same_key {
-        return Err(NsmError::UnexpectedAnswer.into());
-    }
-    let enclave_id = verified.module_id().to_owned();
-
+    let judges = (&parts.attestation_root, &own);
+    let (document, enclave_id) = epoch_document(&nsm, judges, &epoch_key.public_key(), data).await?;
     let mut opened = EpochOpened {
         log_id,
         epoch_key: epoch_key.public_key(),
@@ -312,6 +228,43 @@ async fn open_session(store: &Store) -> Result<(HostLink, Welcome), HostFailure>
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+fn kms_client(
+    parts: &Parts,
+    parent: &CurrentLink,
+    clock: &Arc<EnclaveClock>,
+    nsm: &NsmHandle,
+) -> Result<KmsClient, KmsSetupError> {
+    let limits = KmsLimits::default();
+    KmsClient::new(KmsConfig {
+        key: parts.config.kms_key_arn.clone(),
+        roots: parts.kms_roots.clone(),
+        dialer: Arc::new(EgressDialer::new(parts.config.parent.egress.clone(), limits.connect)),
+        credentials: Arc::new(HostCredentials(parent.clone())),
+        clock: Arc::clone(clock) as Arc<dyn Clock>,
+        documents: Arc::new(nsm.clone()),
+        limits,
+    })
+}
+
+/// A document over the key of an epoch, held to what every verifier will ask of it: better no epoch than one that makes the
+/// log worthless. Gives its bytes, and the enclave as the NSM names it.
+async fn epoch_document(
+    nsm: &NsmHandle,
+    (root, own): (&TrustRoot, &ImagePolicy),
+    key: &PublicKey,
+    data: UserData,
+) -> Result<(Vec<u8>, String), BootError> {
+    let key = key.to_spki();
+    let request = AttestationRequest { public_key: Some(key.clone()), user_data: Some(data.encode()), nonce: None };
+    let document = nsm.attest(Priority::Epoch, request).await?;
+    let verified = UnverifiedDocument::parse(&document)?.verify_archived(root, own)?;
+    if verified.require_purpose(Purpose::Epoch)? != data || verified.public_key() != Some(key.as_slice()) {
+        return Err(NsmError::UnexpectedAnswer.into());
+    }
+    let enclave_id = verified.module_id().to_owned();
+    Ok((document, enclave_id))
 }
 
 /// Whether what the parent says it has is what its segments came to. Where a tail was set aside it could not know.

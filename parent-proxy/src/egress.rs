@@ -24,7 +24,7 @@ use crate::{
     config::{EgressConfig, Target},
     enclave::EnclavePeer,
     metrics::Metrics,
-    relay::{BufferPool, End, Patience, carry},
+    relay::{BufferPool, Patience, carry},
     reloadable::Reloadable,
     sometimes::Sometimes,
 };
@@ -123,11 +123,7 @@ impl Egress {
         if let Some(mut target) = target {
             let counters = [&metrics.egress_out_bytes_total, &metrics.egress_in_bytes_total];
             let carried = carry(&mut enclave, &mut target, &self.buffers, settings.patience, counters).await;
-            match carried.end {
-                End::Closed => {}
-                End::Idle | End::Stalled => metrics.egress_timed_out_total.increment(),
-                End::Failed(_) => metrics.egress_failed_total.increment(),
-            }
+            carried.end.count(&metrics.egress_timed_out_total, &metrics.egress_failed_total);
             debug!(sent = carried.bytes[0], received = carried.bytes[1], end = ?carried.end, "egress connection ended");
         }
     }

@@ -98,11 +98,7 @@ impl Relay {
         };
         let counters = [&metrics.relay_in_bytes_total, &metrics.relay_out_bytes_total];
         let carried = carry(&mut client, &mut enclave, &self.buffers, settings.patience, counters).await;
-        match carried.end {
-            End::Closed => {}
-            End::Idle | End::Stalled => metrics.relay_timed_out_total.increment(),
-            End::Failed(_) => metrics.relay_failed_total.increment(),
-        }
+        carried.end.count(&metrics.relay_timed_out_total, &metrics.relay_failed_total);
         debug!(peer = %client.peer(), sent = carried.bytes[0], received = carried.bytes[1], end = ?carried.end, "connection ended");
     }
 }

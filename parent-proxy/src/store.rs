@@ -12,6 +12,8 @@ mod hashes;
 mod log;
 mod open;
 mod place;
+mod reading;
+mod removal;
 mod reserve;
 mod scan;
 mod segment;
@@ -31,7 +33,8 @@ use transcode_confidential::{
 pub use batch::Batch;
 use disk::{Disk, Lock};
 use files::Files;
-use log::{OpenLog, Quarantined, Stored, Unstored};
+use log::{OpenLog, Stored, Unstored};
+use removal::Quarantined;
 pub(crate) use worker::{StoreHandle, Ticket};
 
 use crate::{config::StoreConfig, metrics::Metrics};

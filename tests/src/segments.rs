@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use transcode_confidential::{
-    audit::segment::{Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
+    audit::segment::{RECORD_HEAD, Record, RecordBuffer, RecordKind, SegmentHeader, SegmentName},
     cbor::Reader,
     ids::{LeafHash, LogId},
 };
@@ -43,6 +43,32 @@ pub fn records(bytes: &[u8]) -> Vec<(usize, Record)> {
             Ok(Some(record)) => records.push((offset, record)),
             _ => return records,
         }
+    }
+}
+
+/// Where the records of a segment start and end, and the byte that says of what kind each is: read with nothing but the
+/// lengths, which are thought to be right.
+pub fn frames(bytes: &[u8]) -> Vec<(usize, usize, u8)> {
+    let mut frames = Vec::new();
+    let mut at = SegmentHeader::LEN;
+    while at < bytes.len() {
+        let length = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        frames.push((at, at + RECORD_HEAD + length, bytes[at + 4]));
+        at += RECORD_HEAD + length;
+    }
+    frames
+}
+
+/// Makes the check sums of a segment with these [`frames`] right again, as whoever changes a log on purpose would.
+pub fn mend(bytes: &mut [u8], frames: &[(usize, usize, u8)]) {
+    let sum = |bytes: &[u8]| crc32c::crc32c(bytes).to_be_bytes();
+    let of_header = sum(&bytes[..92]);
+    bytes[92..96].copy_from_slice(&of_header);
+    for &(start, end, _) in frames {
+        let of_payload = sum(&bytes[start + RECORD_HEAD..end]);
+        bytes[start + 8..start + 12].copy_from_slice(&of_payload);
+        let of_head = sum(&bytes[start..start + 12]);
+        bytes[start + 12..start + 16].copy_from_slice(&of_head);
     }
 }
 

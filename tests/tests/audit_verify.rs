@@ -14,6 +14,7 @@ use std::sync::Arc;
 use testkit::{
     log_maker::{LogMaker, Segment, used, verify},
     nsm::{MockHypervisor, MockImage},
+    segments::{frames, mend},
 };
 use transcode_confidential::{
     attestation::{ImagePolicy, Measurements},
@@ -45,34 +46,6 @@ impl Setting {
     /// A checkpoint of the whole log: with it, a shorter log is never intact.
     fn head(&self) -> Vec<Evidence> {
         vec![Evidence::checkpoint(&self.log.note()).unwrap()]
-    }
-}
-
-/// Where the records of a segment start and end, and what they are: read with nothing but the lengths.
-fn frames(bytes: &[u8]) -> Vec<(usize, usize, u8)> {
-    let mut frames = Vec::new();
-    let mut at = SegmentHeader::LEN;
-    while at < bytes.len() {
-        let length = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
-        frames.push((at, at + RECORD_HEAD + length, bytes[at + 4]));
-        at += RECORD_HEAD + length;
-    }
-    frames
-}
-
-fn crc(bytes: &[u8]) -> [u8; 4] {
-    crc32c::crc32c(bytes).to_be_bytes()
-}
-
-/// Makes the check sums right again, as whoever changes a log on purpose would.
-fn mend(bytes: &mut [u8], frames: &[(usize, usize, u8)]) {
-    let sum = crc(&bytes[..92]);
-    bytes[92..96].copy_from_slice(&sum);
-    for &(start, end, _) in frames {
-        let sum = crc(&bytes[start + RECORD_HEAD..end]);
-        bytes[start + 8..start + 12].copy_from_slice(&sum);
-        let sum = crc(&bytes[start..start + 12]);
-        bytes[start + 12..start + 16].copy_from_slice(&sum);
     }
 }
 

@@ -21,14 +21,14 @@ use testkit::{
     log_maker::{LogMaker, Segment, used},
     nsm::{MockHypervisor, MockImage},
     parent::ScriptedParent,
-    segments::{self, Segments},
+    segments::{self, Segments, frames, mend},
     world::{Plan, World},
 };
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
     audit::{
         AuditEventType, CreationReason, EventBody, EventDraft,
-        segment::{Footer, RECORD_HEAD, Record, RecordKind, SegmentHeader},
+        segment::{Footer, RECORD_HEAD, Record, RecordKind},
         verify::Verdict,
     },
     ids::{Digest, KeyVersion},
@@ -116,30 +116,6 @@ fn sample(hypervisor: &MockHypervisor, image: &MockImage, seed: u8) -> LogMaker 
     log.open_epoch(image);
     log.batch(vec![used("film-1", 1)]);
     log
-}
-
-/// Where the records of a segment start and end, and what they are: read with nothing but the lengths.
-fn frames(bytes: &[u8]) -> Vec<(usize, usize, u8)> {
-    let mut frames = Vec::new();
-    let mut at = SegmentHeader::LEN;
-    while at < bytes.len() {
-        let length = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
-        frames.push((at, at + RECORD_HEAD + length, bytes[at + 4]));
-        at += RECORD_HEAD + length;
-    }
-    frames
-}
-
-/// Makes the check sums right again, as whoever changes a log on purpose would.
-fn mend(bytes: &mut [u8], frames: &[(usize, usize, u8)]) {
-    let sum = crc32c::crc32c(&bytes[..92]).to_be_bytes();
-    bytes[92..96].copy_from_slice(&sum);
-    for &(start, end, _) in frames {
-        let sum = crc32c::crc32c(&bytes[start + RECORD_HEAD..end]).to_be_bytes();
-        bytes[start + 8..start + 12].copy_from_slice(&sum);
-        let sum = crc32c::crc32c(&bytes[start..start + 12]).to_be_bytes();
-        bytes[start + 12..start + 16].copy_from_slice(&sum);
-    }
 }
 
 const fn is(kind: u8, wanted: RecordKind) -> bool {

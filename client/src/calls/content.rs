@@ -70,16 +70,12 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn encrypt<R, W>(
+    pub async fn encrypt(
         &self,
         request: &EncryptRequest,
-        input: R,
-        output: &mut W,
-    ) -> Result<ContentDone, ClientError>
-    where
-        R: AsyncRead + Send + Unpin + 'static,
-        W: AsyncWrite + Unpin,
-    {
+        input: impl AsyncRead + Send + Unpin + 'static,
+        output: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<ContentDone, ClientError> {
         let path = format!("{}/encrypt", key_path(&request.key));
         let headers = headers(&request.context, request.content_id.as_deref())?;
         let expected = Expected { key: Some(&request.key), context: &EncryptionContext::new() };
@@ -91,19 +87,14 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn decrypt<R, W>(
+    pub async fn decrypt(
         &self,
         request: &DecryptRequest,
-        input: R,
-        output: &mut W,
-    ) -> Result<ContentDone, ClientError>
-    where
-        R: AsyncRead + Send + Unpin + 'static,
-        W: AsyncWrite + Unpin,
-    {
+        input: impl AsyncRead + Send + Unpin + 'static,
+        output: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<ContentDone, ClientError> {
         let headers = headers(&request.expected_context, request.content_id.as_deref())?;
-        let expected = Expected { key: request.expected_key.as_ref(), context: &request.expected_context };
-        self.stream(api::DECRYPT.into(), headers, &expected, input, output).await
+        self.stream(api::DECRYPT.into(), headers, &Expected::of(request), input, output).await
     }
 
     /// Turns one message into another with the same content and context under the active version of its key. The content
@@ -111,33 +102,24 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn rewrap<R, W>(
+    pub async fn rewrap(
         &self,
         request: &DecryptRequest,
-        input: R,
-        output: &mut W,
-    ) -> Result<ContentDone, ClientError>
-    where
-        R: AsyncRead + Send + Unpin + 'static,
-        W: AsyncWrite + Unpin,
-    {
+        input: impl AsyncRead + Send + Unpin + 'static,
+        output: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<ContentDone, ClientError> {
         let headers = headers(&EncryptionContext::new(), request.content_id.as_deref())?;
-        let expected = Expected { key: request.expected_key.as_ref(), context: &request.expected_context };
-        self.stream(api::REWRAP.into(), headers, &expected, input, output).await
+        self.stream(api::REWRAP.into(), headers, &Expected::of(request), input, output).await
     }
 
-    async fn stream<R, W>(
+    async fn stream(
         &self,
         path: String,
         headers: HeaderMap,
         expected: &Expected<'_>,
-        input: R,
-        output: &mut W,
-    ) -> Result<ContentDone, ClientError>
-    where
-        R: AsyncRead + Send + Unpin + 'static,
-        W: AsyncWrite + Unpin,
-    {
+        input: impl AsyncRead + Send + Unpin + 'static,
+        output: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<ContentDone, ClientError> {
         let (source, activity) = Source::new(input);
         let mut request = Request::post(path)
             .header(CONTENT_TYPE, HeaderValue::from_static(OCTETS))
@@ -223,6 +205,12 @@ impl Client {
 pub(super) struct Expected<'a> {
     pub(super) key: Option<&'a KeyId>,
     pub(super) context: &'a EncryptionContext,
+}
+
+impl<'a> Expected<'a> {
+    fn of(request: &'a DecryptRequest) -> Self {
+        Self { key: request.expected_key.as_ref(), context: &request.expected_context }
+    }
 }
 
 /// What the head of a reply says about the use of a key.

@@ -16,17 +16,13 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`]; what was written so far is no message then.
-    pub async fn encrypt_local<R, W>(
+    pub async fn encrypt_local(
         &self,
         request: &EncryptRequest,
         options: &LocalOptions,
-        input: R,
-        output: W,
-    ) -> Result<(ContentDone, LocalDone), ClientError>
-    where
-        R: Read + Send + 'static,
-        W: Write + Send + 'static,
-    {
+        input: impl Read + Send + 'static,
+        output: impl Write + Send + 'static,
+    ) -> Result<(ContentDone, LocalDone), ClientError> {
         let EncryptRequest { key, context, content_id } = request.clone();
         let wanted = IssueDataKeys { context: context.clone(), content_id, ..IssueDataKeys::default() };
         let issued = self.issue_data_keys(&key, &wanted).await?.pop();
@@ -42,17 +38,13 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn decrypt_local<R, W>(
+    pub async fn decrypt_local(
         &self,
         request: &DecryptRequest,
         options: &LocalOptions,
-        input: R,
-        output: W,
-    ) -> Result<(ContentDone, LocalDone), ClientError>
-    where
-        R: Read + Send + 'static,
-        W: Write + Send + 'static,
-    {
+        input: impl Read + Send + 'static,
+        output: impl Write + Send + 'static,
+    ) -> Result<(ContentDone, LocalDone), ClientError> {
         let sealed = blocking(move || SealedInput::read(input)).await?;
         let context = sealed.header().context().clone();
         let (wrapped, Released { data_key, receipt }) =

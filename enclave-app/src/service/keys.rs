@@ -49,8 +49,8 @@ pub(super) async fn create(
     repeatable: Repeatable,
     body: Body,
 ) -> Result<Outcome, Failure> {
-    let body = bounded(body, JSON_LIMIT).await?;
-    generate(&service, &principal, json(&body)?, repeatable.tag(&principal, &body)).await
+    let (wanted, tag) = asked(&principal, &repeatable, body).await?;
+    generate(&service, &principal, wanted, tag).await
 }
 
 pub(super) async fn generate(
@@ -101,9 +101,8 @@ pub(super) async fn rotate(
     let id = key_id(&id)?;
     // Whoever may not do it learns nothing of what is wrong with the request.
     authorize(&service, &principal, Operation::Rotate, &id)?;
-    let body = bounded(body, JSON_LIMIT).await?;
-    let RotateKey { expected_version } = json(&body)?;
-    make_next(&service, &principal, &id, expected_version, repeatable.tag(&principal, &body)).await
+    let (RotateKey { expected_version }, tag) = asked(&principal, &repeatable, body).await?;
+    make_next(&service, &principal, &id, expected_version, tag).await
 }
 
 pub(super) async fn make_next(
@@ -134,9 +133,8 @@ pub(super) async fn change_whole(
 ) -> Result<Outcome, Failure> {
     let id = key_id(&id)?;
     authorize(&service, &principal, needed(change), &id)?;
-    let body = bounded(body, JSON_LIMIT).await?;
-    let ChangeKey { expected_version } = json(&body)?;
-    self::change(&service, &principal, &id, (change, expected_version), repeatable.tag(&principal, &body)).await
+    let (ChangeKey { expected_version }, tag) = asked(&principal, &repeatable, body).await?;
+    self::change(&service, &principal, &id, (change, expected_version), tag).await
 }
 
 pub(super) async fn destroy_version(
@@ -149,10 +147,9 @@ pub(super) async fn destroy_version(
     let id = key_id(&id)?;
     authorize(&service, &principal, Operation::Destroy, &id)?;
     let version = version.parse().map_err(|_| Failure::malformed("not the number of a version"))?;
-    let body = bounded(body, JSON_LIMIT).await?;
-    let ChangeKey { expected_version } = json(&body)?;
+    let (ChangeKey { expected_version }, tag) = asked(&principal, &repeatable, body).await?;
     let change = Change::DestroyVersion(KeyVersion(version));
-    self::change(&service, &principal, &id, (change, expected_version), repeatable.tag(&principal, &body)).await
+    self::change(&service, &principal, &id, (change, expected_version), tag).await
 }
 
 pub(super) async fn decrypt_from(
@@ -164,10 +161,9 @@ pub(super) async fn decrypt_from(
 ) -> Result<Outcome, Failure> {
     let id = key_id(&id)?;
     authorize(&service, &principal, Operation::Suspend, &id)?;
-    let body = bounded(body, JSON_LIMIT).await?;
-    let DecryptFrom { version, expected_version } = json(&body)?;
+    let (DecryptFrom { version, expected_version }, tag) = asked(&principal, &repeatable, body).await?;
     let change = Change::DecryptFrom(version);
-    self::change(&service, &principal, &id, (change, expected_version), repeatable.tag(&principal, &body)).await
+    self::change(&service, &principal, &id, (change, expected_version), tag).await
 }
 
 pub(super) async fn change(
@@ -207,6 +203,16 @@ pub(super) fn authorize(
 
 pub(super) fn key_id(text: &str) -> Result<KeyId, Failure> {
     text.parse().map_err(|error| Failure::malformed(format!("not a key id: {error}")))
+}
+
+/// What a request asks for, and its tag where it may be sent again.
+async fn asked<T: DeserializeOwned>(
+    principal: &Who,
+    repeatable: &Repeatable,
+    body: Body,
+) -> Result<(T, Option<RequestTag>), Failure> {
+    let body = bounded(body, JSON_LIMIT).await?;
+    Ok((json(&body)?, repeatable.tag(principal, &body)))
 }
 
 /// A JSON body; none at all stands for the empty object.

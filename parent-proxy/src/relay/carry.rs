@@ -48,6 +48,17 @@ pub enum End {
     Failed(io::ErrorKind),
 }
 
+impl End {
+    /// Counts an end that is not as it should be, by whose patience or connection failed.
+    pub(crate) fn count(self, timed_out: &Counter, failed: &Counter) {
+        match self {
+            Self::Closed => {}
+            Self::Idle | Self::Stalled => timed_out.increment(),
+            Self::Failed(_) => failed.increment(),
+        }
+    }
+}
+
 /// How long the left end may stay silent after the right one has ended: it has nothing more to wait for, and holds a place.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -58,8 +69,8 @@ const TURN: usize = 8;
 /// Carries bytes both ways until both directions have ended or a deadline has passed.
 ///
 /// Each direction holds at most one borrowed buffer and reads only when that is empty, so a slow receiver slows its sender
-/// down and nobody else; the other direction is read all the while, and a fast connection takes turns with the others. A half-close is passed on, except to a peer that would
-/// cut the other direction off: that one is closed when both have ended.
+/// down and nobody else; the other direction is read all the while, and a fast connection takes turns with the others. A
+/// half-close is passed on, except to a peer that would cut the other direction off: that one is closed when both have ended.
 pub async fn carry(
     left: &mut Stream,
     right: &mut Stream,

@@ -1,4 +1,6 @@
-//! The open log: what can be done with it as long as the disk does what it is told.
+//! The open log, and what is written to it, as long as the disk does what it is told.
+//!
+//! What is read from it, and what leaves it, stand in files of their own.
 
 use std::{
     borrow::Cow,
@@ -9,22 +11,18 @@ use std::{
 
 use tracing::{info, warn};
 use transcode_confidential::{
-    audit::{
-        segment::{SegmentHeader, SegmentName},
-        tree::{Node, ProofError, consistency_proof, inclusion_proof},
-    },
-    ids::{LogId, Sequence},
-    protocol::host::{Durable, HostError, READ_LIMIT, SEGMENTS_LIMIT, SegmentInfo},
+    audit::segment::SegmentName,
+    ids::LogId,
+    protocol::host::{Durable, HostError},
     time::Timestamp,
 };
 
 use super::{
     aging::Aging,
     batch::{Batch, Head},
-    disk::{DiskFile, read_full},
+    disk::DiskFile,
     files::Files,
     hashes::HashIndex,
-    place::Place,
     reserve::Reserve,
     segment::{LastSegment, Unwritten},
 };
@@ -64,15 +62,6 @@ pub(super) enum Stored {
     Appended(Durable),
     /// It was there already.
     Again(Durable),
-}
-
-/// What was set aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Quarantined {
-    Nothing,
-    Tail,
-    /// The whole segment: another one is the last now, and the log must be opened anew to see how that one ends.
-    Segment,
 }
 
 /// The disk failed. The log must be opened anew.
@@ -127,119 +116,6 @@ impl OpenLog {
         Ok(())
     }
 
-    /// Segments after the given one.
-    pub(super) fn segments(&self, after: Option<SegmentName>) -> Vec<SegmentInfo> {
-        let later = self.segments.iter().filter(|(name, _)| after.is_none_or(|after| **name > after));
-        later.take(SEGMENTS_LIMIT).map(|(&name, &length)| SegmentInfo { name, length }).collect()
-    }
-
-    /// Bytes of a segment.
-    pub(super) fn read(&self, name: SegmentName, offset: u64, length: usize) -> Result<Vec<u8>, HostError> {
-        let end = *self.segments.get(&name).ok_or(HostError::NotFound)?;
-        let left = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length.min(READ_LIMIT).min(left)];
-        let read = match self.last.as_ref().filter(|last| last.name == name) {
-            Some(last) => read_full(last.file.as_ref(), &mut bytes, offset),
-            None => self.read_inner(name, &mut bytes, offset),
-        };
-        match read {
-            Ok(count) => {
-                bytes.truncate(count);
-                Ok(bytes)
-            }
-            Err(error) => {
-                warn!(segment = %name, offset, %error, "a segment cannot be read");
-                Err(HostError::StorageFailed)
-            }
-        }
-    }
-
-    fn read_inner(&self, name: SegmentName, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-        let file = match self.reading.take().filter(|(reading, _)| *reading == name) {
-            Some((_, file)) => file,
-            None => self.files.open_at(name, self.aging.place(name))?,
-        };
-        let count = read_full(file.as_ref(), bytes, offset)?;
-        *self.reading.borrow_mut() = Some((name, file));
-        Ok(count)
-    }
-
-    /// The segment that begins with the newest snapshot.
-    pub(super) fn snapshot(&self) -> Option<SegmentName> {
-        self.snapshots.last().copied()
-    }
-
-    /// Sets aside the tail of the last segment; done already where there is none. Only where what is settled ends exactly at
-    /// `offset`: sealed batches are never set aside.
-    pub(super) fn quarantine(
-        &mut self,
-        name: SegmentName,
-        offset: u64,
-        now: Timestamp,
-    ) -> Result<Quarantined, Unstored> {
-        let last = self.last.as_mut().filter(|last| last.name == name).ok_or(Unstored::Refused(HostError::NotFound))?;
-        let refuse = Err(Unstored::Refused(HostError::Refused));
-        // A segment without a seal holds nothing but its header, if that: it goes as a whole.
-        let whole = last.settled == 0;
-        match offset {
-            _ if whole && offset <= SegmentHeader::LEN as u64 => {}
-            _ if whole || offset != last.settled => return refuse,
-            _ if offset == last.length => return Ok(Quarantined::Nothing),
-            _ => {}
-        }
-        let keep = last.settled;
-        warn!(segment = %name, offset = keep, bytes = last.length - keep, "setting aside what is not sealed");
-        self.files.set_aside(name, last.file.as_ref(), keep, now)?;
-        if whole {
-            self.files.disk.remove(&self.files.at(name, Place::WRITTEN))?;
-            self.files.disk.sync_directory(&self.files.directory)?;
-            return Ok(Quarantined::Segment);
-        }
-        last.length = keep;
-        self.segments.insert(name, keep);
-        Ok(Quarantined::Tail)
-    }
-
-    /// Drops the segments before the one that begins with `below`. Gives how many there were.
-    ///
-    /// 1. The hashes of what will be missing are made durable. A crash here leaves everything.
-    /// 2. The segments are removed, the oldest first. A crash here leaves the newest of them: whoever reads the log passes over
-    ///    them, and the enclave asks again.
-    /// 3. The directory is synced. From here on they do not come back.
-    pub(super) fn prune(&mut self, below: Sequence) -> Result<usize, Unstored> {
-        let before: Vec<SegmentName> = self.segments.keys().copied().take_while(|name| name.first < below).collect();
-        if before.is_empty() {
-            return Ok(0);
-        }
-        if !self.segments.keys().any(|name| name.first == below) {
-            return Err(Unstored::Refused(HostError::NotFound));
-        }
-        self.hashes.keep()?;
-        self.reading.take();
-        let archived = before.iter().any(|name| self.aging.place(*name).archived);
-        for name in &before {
-            self.files.disk.remove(&self.files.at(*name, self.aging.place(*name)))?;
-            self.segments.remove(name);
-            self.snapshots.remove(name);
-            self.aging.forget(*name);
-        }
-        for archived in [false, true].into_iter().take(1 + usize::from(archived)) {
-            self.files.disk.sync_directory(self.files.directory_of(Place { archived, packed: false }))?;
-        }
-        info!(segments = before.len(), below = below.0, "dropped segments that the enclave gave up");
-        Ok(before.len())
-    }
-
-    /// An inclusion proof.
-    pub(super) fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Node>, HostError> {
-        self.proof(size, || inclusion_proof(&self.hashes, index, size))
-    }
-
-    /// A consistency proof.
-    pub(super) fn consistency(&self, old: u64, new: u64) -> Result<Vec<Node>, HostError> {
-        self.proof(new, || consistency_proof(&self.hashes, old, new))
-    }
-
     /// What time alone brings: closes a segment that is old enough, packs and moves the older ones, takes the reserve back.
     pub(super) fn tick(&mut self, now: Timestamp) -> Result<(), Broken> {
         self.reserve.restore(self.files.disk.as_ref());
@@ -259,13 +135,6 @@ impl OpenLog {
         }
     }
 
-    fn proof(&self, size: u64, make: impl FnOnce() -> Result<Vec<Node>, ProofError>) -> Result<Vec<Node>, HostError> {
-        if size > self.head.durable.size {
-            return Err(HostError::NotFound);
-        }
-        make().map_err(|_| HostError::NotFound)
-    }
-
     /// A batch that does not follow may be the last one once more: the acknowledgement was lost. Its bytes decide.
     fn again(&self, batch: &Batch) -> Result<Durable, HostError> {
         let (name, start, end) = self.last_batch.ok_or(HostError::OutOfOrder)?;
@@ -275,18 +144,6 @@ impl OpenLog {
         } else {
             Err(HostError::OutOfOrder)
         }
-    }
-
-    fn read_range(&self, name: SegmentName, start: u64, length: usize) -> Result<Vec<u8>, HostError> {
-        let mut bytes = Vec::with_capacity(length);
-        while bytes.len() < length {
-            let more = self.read(name, start + bytes.len() as u64, length - bytes.len())?;
-            if more.is_empty() {
-                return Err(HostError::StorageFailed);
-            }
-            bytes.extend(more);
-        }
-        Ok(bytes)
     }
 
     /// Writes a group of batches, on the reserve where the disk is full and the enclave has been told so.

@@ -1,6 +1,6 @@
 //! The command line as somebody uses it on a machine that reaches a world's enclave.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use serde_json::Value;
 use testkit::world::World;
@@ -40,25 +40,34 @@ impl Desk {
         self.path(name).exists()
     }
 
-    /// Runs a command whose exit code must be `exit`; `@name` stands for a file here. Gives its object.
+    /// Runs a command whose exit code must be `exit`, and gives the object that it prints.
     pub(crate) async fn run(&self, exit: u8, args: &[&str]) -> Value {
-        let server = self.server.to_string();
-        let base = ["confidential", "--json", "--server", &server, "--root", "@root.pem", "--measurements", "@m.json"];
-        let rest = ["--identity", "@me.pem", "--state", "@state"];
-        let args: Vec<_> = (base.iter().chain(&rest).chain(args))
-            .map(|arg| match arg.strip_prefix('@') {
-                Some(name) => self.path(name).into_os_string(),
-                None => (*arg).into(),
-            })
-            .collect();
-        let shown = format!("{:?}", args.last());
+        let args: Vec<_> = ["--json"].iter().chain(args).copied().collect();
+        let (code, out, err) = self.say(&args).await;
+        assert_eq!(code, exit, "{:?}\n{out}{err}", args.last());
+        serde_json::from_str(&out).unwrap_or(Value::Null)
+    }
+
+    /// Runs a command, and gives its exit code and what it prints on either stream.
+    pub(crate) async fn say(&self, args: &[&str]) -> (u8, String, String) {
+        let args = self.args(args);
         let run = move || {
             let (mut out, mut err) = (Vec::new(), Vec::new());
             let exit = client::cli::run_with(args, &mut out, &mut err);
             (exit.code(), String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
         };
-        let (code, out, err) = tokio::task::spawn_blocking(run).await.unwrap();
-        assert_eq!(code, exit, "{shown}\n{out}{err}");
-        serde_json::from_str(&out).unwrap_or(Value::Null)
+        tokio::task::spawn_blocking(run).await.unwrap()
+    }
+
+    /// The whole command line of a command; `@name` stands for a file here.
+    pub(crate) fn args(&self, args: &[&str]) -> Vec<OsString> {
+        let server = self.server.to_string();
+        let base = ["confidential", "--server", &server, "--root", "@root.pem", "--measurements", "@m.json"];
+        let rest = ["--identity", "@me.pem", "--state", "@state"];
+        let place = |arg: &&str| match arg.strip_prefix('@') {
+            Some(name) => self.path(name).into_os_string(),
+            None => (*arg).into(),
+        };
+        base.iter().chain(&rest).chain(args).map(place).collect()
     }
 }

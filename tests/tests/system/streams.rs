@@ -5,7 +5,7 @@ use std::time::Duration;
 use client::{ClientError, ContentDone, ContentError, EncryptRequest};
 use testkit::world::{Caller, World, key_id};
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncWriteExt as _, DuplexStream},
     task::JoinHandle,
 };
 use transcode_confidential::{
@@ -29,24 +29,32 @@ pub(crate) fn begin_encryption(
 
 /// Waits until the use that begins a stream is on the record.
 pub(crate) async fn began(world: &World) -> Sequence {
+    last(world, AuditEventType::KeyUsed).await.sequence
+}
+
+/// Waits for the end of a stream on the record.
+async fn end(world: &World) -> AuditEvent {
+    last(world, AuditEventType::ContentProcessed).await
+}
+
+/// Waits until there is an event of a type, and gives the last.
+async fn last(world: &World, event_type: AuditEventType) -> AuditEvent {
     loop {
         let checked = world.check_unanchored();
-        if let Some(event) = checked.of_type(AuditEventType::KeyUsed).last() {
-            return event.sequence;
+        if let Some(event) = checked.of_type(event_type).last() {
+            return (*event).clone();
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Waits for the end of a stream on the record.
-async fn end(world: &World) -> AuditEvent {
-    loop {
-        let checked = world.check_unanchored();
-        if let Some(event) = checked.of_type(AuditEventType::ContentProcessed).last() {
-            return (*event).clone();
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// Content of which 4096 bytes have gone into a stream that is on the record, where more goes in, and what becomes of it.
+async fn under_way(world: &World, caller: &Caller) -> (DuplexStream, JoinHandle<Result<ContentDone, ClientError>>) {
+    let (mut more, input) = tokio::io::duplex(1 << 16);
+    more.write_all(&[0; 4096]).await.unwrap();
+    let stream = begin_encryption(caller, "content-key-1", input);
+    began(world).await;
+    (more, stream)
 }
 
 #[tokio::test]
@@ -74,10 +82,7 @@ async fn a_revocation_ends_the_streams_under_the_key() {
     let world = World::start().await;
     let operator = world.operator();
     operator.generate("content-key-1").await.unwrap();
-    let (mut more, input) = tokio::io::duplex(1 << 16);
-    more.write_all(&[0; 4096]).await.unwrap();
-    let stream = begin_encryption(&operator, "content-key-1", input);
-    began(&world).await;
+    let (mut more, stream) = under_way(&world, &operator).await;
     operator.revoke("content-key-1").await.unwrap();
     // It ends at the next piece.
     let _ = more.write_all(&[0; 4096]).await;
@@ -93,10 +98,7 @@ async fn a_revocation_ends_the_streams_under_the_key() {
 async fn a_policy_that_takes_the_grant_back_ends_the_stream() {
     let mut world = World::start().await;
     world.operator().generate("content-key-1").await.unwrap();
-    let (mut more, input) = tokio::io::duplex(1 << 16);
-    let stream = begin_encryption(&world.transcoder(), "content-key-1", input);
-    more.write_all(&[0; 4096]).await.unwrap();
-    began(&world).await;
+    let (mut more, stream) = under_way(&world, &world.transcoder()).await;
     world.change_policy(|policy| policy.denied.push("transcoder".parse().unwrap())).await;
     let _ = more.write_all(&[0; 4096]).await;
     let error = stream.await.unwrap().unwrap_err();
@@ -110,10 +112,7 @@ async fn a_stream_that_is_under_way_when_the_enclave_stops_is_finished_first() {
     let mut world = World::start().await;
     let operator = world.operator();
     operator.generate("content-key-1").await.unwrap();
-    let (mut more, input) = tokio::io::duplex(1 << 16);
-    more.write_all(&[0; 4096]).await.unwrap();
-    let stream = begin_encryption(&operator, "content-key-1", input);
-    began(&world).await;
+    let (mut more, stream) = under_way(&world, &operator).await;
     let finishing = tokio::spawn(async move {
         tokio::time::sleep(Duration::from_millis(500)).await;
         more.write_all(&[0; 4096]).await
@@ -131,10 +130,7 @@ async fn a_caller_that_goes_away_leaves_an_end_on_the_record() {
     let world = World::start().await;
     let operator = world.operator();
     operator.generate("content-key-1").await.unwrap();
-    let (mut more, input) = tokio::io::duplex(1 << 16);
-    more.write_all(&[0; 4096]).await.unwrap();
-    let stream = begin_encryption(&operator, "content-key-1", input);
-    began(&world).await;
+    let (more, stream) = under_way(&world, &operator).await;
     stream.abort();
     let Some(EventBody::Processed { outcome, .. }) = end(&world).await.body else { panic!("no end") };
     assert_eq!(outcome, Outcome::Aborted);

@@ -1,12 +1,13 @@
 //! Which images a verifier accepts.
 
 mod file;
+mod problem;
 
 use std::fmt;
 
 use thiserror::Error;
 
-pub use file::{Finding, MeasurementsError, Problem};
+pub use problem::{Finding, MeasurementsError, Problem};
 
 use super::{
     pcr::{PcrIndex, PcrValue, Pcrs},

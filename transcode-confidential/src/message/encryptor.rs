@@ -5,8 +5,7 @@ use zeroize::Zeroizing;
 use super::{
     EncryptionContext, FrameLength, IssuedDataKey, MessageError, WrappingKey,
     frame::{FrameCipher, FrameKind},
-    header::write_header,
-    suite::{MessageId, MessageKeys},
+    header::begin_message,
 };
 use crate::entropy::Entropy;
 
@@ -50,10 +49,7 @@ impl Encryptor {
         entropy: &dyn Entropy,
         out: &mut Vec<u8>,
     ) -> Result<Self, MessageError> {
-        let message_id = MessageId::generate(entropy)?;
-        let keys = MessageKeys::derive(issued.data_key(), &message_id)?;
-        write_header(&keys, &message_id, issued.context(), issued.wrapped(), frame_length, out)?;
-        let cipher = FrameCipher::new(keys.key, message_id);
+        let cipher = begin_message(&issued, frame_length, entropy, out)?;
         Ok(Self { cipher, frame_length, next: Some(1), pending: Zeroizing::default() })
     }
 

@@ -1,12 +1,14 @@
 use super::{
-    Decryptor, EncryptionContext, FrameLength, FrameReader, MAX_ENCRYPTED_DATA_KEYS, Malformed, MessageError,
-    PROVIDER_ID, WrappedDataKey, WrappingKey,
+    Decryptor, EncryptionContext, FrameLength, FrameReader, IssuedDataKey, MAX_ENCRYPTED_DATA_KEYS, Malformed,
+    MessageError, PROVIDER_ID, WrappedDataKey, WrappingKey,
     context::put_length,
     cursor::{Cursor, Stop},
     data_key::DataKey,
+    frame::FrameCipher,
     primitives::Tag,
     suite::{Commitment, MessageId, MessageKeys, SUITE_ID},
 };
+use crate::entropy::Entropy;
 
 const VERSION: u8 = 2;
 const FRAMED: u8 = 2;
@@ -166,6 +168,19 @@ impl ParsedHeader {
         let tag = Tag(cursor.array()?);
         Ok((Self { body, message_id, context, data_keys, frame_length, commitment, tag }, cursor.at()))
     }
+}
+
+/// Begins a message under a data key that is for it alone: appends its header to `out`, and gives what seals its frames.
+pub(super) fn begin_message(
+    issued: &IssuedDataKey,
+    frame_length: FrameLength,
+    entropy: &dyn Entropy,
+    out: &mut Vec<u8>,
+) -> Result<FrameCipher, MessageError> {
+    let message_id = MessageId::generate(entropy)?;
+    let keys = MessageKeys::derive(issued.data_key(), &message_id)?;
+    write_header(&keys, &message_id, issued.context(), issued.wrapped(), frame_length, out)?;
+    Ok(FrameCipher::new(keys.key, message_id))
 }
 
 /// Appends a header with one wrapped data key, and its tag.

@@ -6,8 +6,7 @@ use crate::entropy::Entropy;
 use crate::message::{
     FrameLength, IssuedDataKey, MessageError,
     frame::{FINAL_HEAD, FrameCipher, FrameKind, HEAD, TAG_LEN},
-    header::write_header,
-    suite::{MessageId, MessageKeys},
+    header::begin_message,
 };
 
 /// Gives the frames of one message their numbers, each of which is used once.
@@ -29,10 +28,8 @@ impl FrameWriter {
         entropy: &dyn Entropy,
         out: &mut Vec<u8>,
     ) -> Result<Self, MessageError> {
-        let message_id = MessageId::generate(entropy)?;
-        let keys = MessageKeys::derive(issued.data_key(), &message_id)?;
-        write_header(&keys, &message_id, issued.context(), issued.wrapped(), frame_length, out)?;
-        Ok(Self { cipher: Arc::new(FrameCipher::new(keys.key, message_id)), frame_length, next: Some(1) })
+        let cipher = begin_message(&issued, frame_length, entropy, out)?;
+        Ok(Self { cipher: Arc::new(cipher), frame_length, next: Some(1) })
     }
 
     /// Assigns numbers to the frames of a block that is full of plaintext.
