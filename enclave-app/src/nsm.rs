@@ -32,6 +32,9 @@ impl AttestationRequest {
     pub const MAX_NONCE: usize = 512;
 
     /// Refuses what the device would refuse, with the field at fault. Every [`Nsm`] calls this first.
+    ///
+    /// # Errors
+    /// [`NsmError::FieldTooLong`].
     pub fn check_limits(&self) -> Result<(), NsmError> {
         for (name, field, max) in [
             ("public_key", &self.public_key, Self::MAX_PUBLIC_KEY),

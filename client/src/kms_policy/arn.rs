@@ -20,6 +20,9 @@ pub struct Arn {
 
 impl Arn {
     /// A KMS key by its id; an alias could be pointed elsewhere.
+    ///
+    /// # Errors
+    /// [`ArnError`] for anything else, wildcards and aliases included.
     pub fn key(text: &str) -> Result<Self, ArnError> {
         let refuse = || ArnError::new(text, "the ARN of a KMS key (an alias will not do)");
         let arn = Self::parse(text, "kms").ok_or_else(refuse)?;
@@ -27,6 +30,9 @@ impl Arn {
     }
 
     /// An IAM role.
+    ///
+    /// # Errors
+    /// [`ArnError`] for anything else.
     pub fn role(text: &str) -> Result<Self, ArnError> {
         let refuse = || ArnError::new(text, "the ARN of an IAM role");
         let arn = Self::parse(text, "iam").ok_or_else(refuse)?;
@@ -34,6 +40,9 @@ impl Arn {
     }
 
     /// An IAM role or user: the account itself would hand the decision to everybody's own policies.
+    ///
+    /// # Errors
+    /// [`ArnError`] for anything else, the account's root included.
     pub fn administrator(text: &str) -> Result<Self, ArnError> {
         let refuse = || ArnError::new(text, "the ARN of an IAM role or user (the account's root will not do)");
         let arn = Self::parse(text, "iam").ok_or_else(refuse)?;

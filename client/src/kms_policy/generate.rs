@@ -51,6 +51,9 @@ pub struct PolicyRequest {
 
 impl PolicyRequest {
     /// For these images, this key, the role of the instances that host the enclave, and whoever administers the key.
+    ///
+    /// # Errors
+    /// [`GenerateError::Arn`], [`GenerateError::NoAdministrator`], [`GenerateError::RoleIsAdministrator`].
     pub fn new(
         measurements: &Measurements,
         key: &str,
@@ -82,6 +85,9 @@ impl PolicyRequest {
     /// The key's policy: one Allow an image, because lists of values would also admit one image's kernel with another's
     /// application; a Deny an image register for everybody else, whatever other policies and grants say; a Deny of every
     /// way around the conditions; and administration without use.
+    ///
+    /// # Errors
+    /// [`GenerateError::TooLarge`].
     pub fn key_policy(&self) -> Result<Value, GenerateError> {
         let mut statements = self.image_statements(&USE, "*", Some(self.role.as_str()));
         statements.extend(PcrIndex::OF_IMAGE.map(|index| self.deny_all_but_accepted(index)));
@@ -104,6 +110,9 @@ impl PolicyRequest {
 
     /// The role's own policy: `GenerateRandom` names no key, so no key policy can allow it; and where the key belongs to
     /// another account, that account's key policy is only half of the permission.
+    ///
+    /// # Errors
+    /// [`GenerateError::TooLarge`].
     pub fn role_policy(&self) -> Result<Value, GenerateError> {
         let mut statements = self.image_statements(&["kms:GenerateRandom"], "*", None);
         if self.role.account() != self.key.account() {
@@ -119,6 +128,9 @@ impl PolicyRequest {
     }
 
     /// Both policies for Terraform's AWS provider.
+    ///
+    /// # Errors
+    /// [`GenerateError::TooLarge`].
     pub fn terraform(&self) -> Result<String, GenerateError> {
         Ok(format!(
             "resource \"aws_kms_key_policy\" \"transcode_confidential\" {{\n  key_id = {key:?}\n  policy = <<-POLICY\n\
@@ -134,6 +146,9 @@ impl PolicyRequest {
 
     /// Both policies as a CloudFormation template. CloudFormation knows a key's policy as a property of the key only, so
     /// an existing key is to be imported as `Key`; it is retained when the stack goes.
+    ///
+    /// # Errors
+    /// [`GenerateError::TooLarge`].
     pub fn cloudformation(&self) -> Result<Value, GenerateError> {
         Ok(json!({
             "AWSTemplateFormatVersion": "2010-09-09",

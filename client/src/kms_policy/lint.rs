@@ -59,6 +59,9 @@ pub struct NotAPolicy(String);
 ///
 /// It errs on the strict side: an Allow is judged by itself, as if no Deny would ever meet it, because a Deny is easily
 /// taken out and seldom missed.
+///
+/// # Errors
+/// [`NotAPolicy`]. A policy in which nothing is wrong gives no findings.
 pub fn lint(policy: &Value) -> Result<Vec<Finding>, NotAPolicy> {
     let statements = Statement::all_of(policy)?;
     let mut findings: Vec<Finding> = Vec::new();

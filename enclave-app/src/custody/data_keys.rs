@@ -100,6 +100,10 @@ impl Custody {
     }
 
     /// Waits, once for all of them, until each is durable.
+    ///
+    /// # Errors
+    /// For each by itself: [`CustodyError::Key`] where its key or its grant was taken back meanwhile, else that its record
+    /// could not be kept. Nothing is released then.
     pub async fn confirm_unwraps(&self, pending: Vec<PendingUnwrap>) -> Vec<Result<Released<DataKey>, CustodyError>> {
         join_all(pending.into_iter().map(|pending| async move {
             let PendingUnwrap { permit, recorded, key, data_key } = pending;

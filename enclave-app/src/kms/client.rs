@@ -110,6 +110,9 @@ pub struct KmsClient {
 
 impl KmsClient {
     /// Connects nowhere yet; starts making RSA keys.
+    ///
+    /// # Errors
+    /// [`KmsSetupError`] where TLS cannot be set up.
     pub fn new(config: KmsConfig) -> Result<Self, KmsSetupError> {
         let KmsConfig { key, roots, dialer, credentials, clock, documents, limits } = config;
         let time = EnclaveTime(clock.clone());
@@ -161,6 +164,9 @@ impl KmsClient {
     }
 
     /// Has KMS make a 256-bit key, bound to `context`.
+    ///
+    /// # Errors
+    /// [`KmsError`]; nothing was released to anybody then.
     pub async fn generate_data_key(&self, context: &WrapContext) -> Result<DataKey, KmsError> {
         let call = Call::wrapping("GenerateDataKey", context);
         let (key, mut reply) = self
@@ -176,6 +182,9 @@ impl KmsClient {
     }
 
     /// Has KMS unwrap a key that was wrapped under `context`.
+    ///
+    /// # Errors
+    /// [`KmsError`]; [`KmsError::Length`] for a wrapped key that KMS would not have made, without asking it.
     pub async fn decrypt(&self, wrapped: &[u8], context: &WrapContext) -> Result<KeyMaterial, KmsError> {
         if !(1..=MAX_WRAPPED).contains(&wrapped.len()) {
             return Err(KmsError::Length { what: "a wrapped key" });
@@ -194,6 +203,9 @@ impl KmsClient {
     }
 
     /// Has KMS draw `count` random bytes, at most 1,024: to be mixed with the enclave's own, never to replace them.
+    ///
+    /// # Errors
+    /// [`KmsError`]; [`KmsError::Length`] where `count` is zero or more than that, without asking.
     pub async fn generate_random(&self, count: u16) -> Result<Zeroizing<Vec<u8>>, KmsError> {
         if !(1..=1024).contains(&count) {
             return Err(KmsError::Length { what: "a number of random bytes" });

@@ -28,6 +28,9 @@ pub struct EnvelopeError;
 /// SubjectPublicKeyInfo, RSAES-OAEP with SHA-256 throughout, and AES-256-CBC with PKCS#7 padding; the encrypted content
 /// primitive or in any number of OCTET STRINGs. An OAEP failure continues with a key of zeros, so that it takes the path
 /// of a padding failure.
+///
+/// # Errors
+/// [`EnvelopeError`], the same for whatever is wrong.
 pub fn open(key: RecipientKey, envelope: &[u8]) -> Result<Zeroizing<Vec<u8>>, EnvelopeError> {
     let sealed = Sealed::read(envelope, key.id()).ok_or(EnvelopeError)?;
     let unwrapped = key.decrypt(sealed.encrypted_key()).filter(|content_key| content_key.len() == AES_256_KEY_LEN);

@@ -46,6 +46,9 @@ pub struct SessionCredentials {
 
 impl SessionCredentials {
     /// Checks lengths and characters: the values go into HTTP headers. Long-lived keys have an empty session token.
+    ///
+    /// # Errors
+    /// [`CredentialsError`].
     pub fn new(
         access_key_id: String,
         secret_access_key: Zeroizing<String>,

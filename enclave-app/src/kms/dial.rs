@@ -80,6 +80,9 @@ impl Dial for EgressDialer {
 
 /// Asks the parent's egress, over a fresh stream to it, to connect to `port` of `host`: a 16-bit big-endian length and
 /// `host:port` in UTF-8; the answer is one byte. After [`EGRESS_CONNECTED`] the stream is the host's.
+///
+/// # Errors
+/// [`DialError`]; the stream is of no use then.
 pub async fn request_egress<S>(stream: &mut S, host: &str, port: u16) -> Result<(), DialError>
 where
     S: AsyncRead + AsyncWrite + Unpin,

@@ -29,11 +29,17 @@ impl RecipientKey {
     pub const MODULUS: usize = 256;
 
     /// Makes a key. Takes some 50 to 200 ms of one core.
+    ///
+    /// # Errors
+    /// [`RecipientKeyError`].
     pub fn generate() -> Result<Self, RecipientKeyError> {
         Self::new(PrivateDecryptingKey::generate(KeySize::Rsa2048).map_err(|_| RecipientKeyError)?)
     }
 
     /// Reads an RSA-2048 key from PKCS#8 v1 DER: for vectors; a key that is stored anywhere seals nothing.
+    ///
+    /// # Errors
+    /// [`RecipientKeyError`] for another kind or length of key.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, RecipientKeyError> {
         Self::new(PrivateDecryptingKey::from_pkcs8(der).map_err(|_| RecipientKeyError)?)
     }

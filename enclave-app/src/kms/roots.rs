@@ -21,6 +21,9 @@ const AMAZON: [(&str, &[u8]); 5] = [
 
 /// The certificate authorities that Amazon itself runs, and no others: nothing in a KMS reply is authenticated except by
 /// TLS, so an authority that could name another server `kms.*.amazonaws.com` could choose our keys.
+///
+/// # Errors
+/// [`RootsError`] where one of the files that are compiled in is no certificate.
 pub fn amazon() -> Result<RootCertStore, RootsError> {
     let mut store = RootCertStore::empty();
     for (name, pem) in AMAZON {

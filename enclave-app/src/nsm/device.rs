@@ -16,6 +16,9 @@ pub struct NsmDevice {
 
 impl NsmDevice {
     /// Opens the device.
+    ///
+    /// # Errors
+    /// [`NsmError::NoDevice`].
     pub fn open() -> Result<Self, NsmError> {
         match driver::nsm_init() {
             descriptor if descriptor >= 0 => Ok(Self { descriptor }),

@@ -52,6 +52,9 @@ pub struct NsmHandle {
 
 impl NsmHandle {
     /// Starts the thread that serves `nsm`.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
     pub fn start(nsm: impl Nsm) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let open = Arc::new(CloseOnDrop(Arc::clone(&shared)));
@@ -80,6 +83,10 @@ impl NsmHandle {
     }
 
     /// A fresh document. Dropping the future before its turn takes the request out of the queue.
+    ///
+    /// # Errors
+    /// [`NsmError::FieldTooLong`], [`NsmError::Busy`] where too many wait, [`NsmError::Stopped`] where the thread has ended,
+    /// and whatever the device refuses.
     pub async fn attest(&self, priority: Priority, request: AttestationRequest) -> Result<Vec<u8>, NsmError> {
         request.check_limits()?;
         let (answer, document) = oneshot::channel();

@@ -211,7 +211,7 @@ impl<'h> Session<'h> {
 }
 
 impl Host {
-    /// Everything but `Hello` and `Append`.
+    /// Everything but `Hello`, `Stage` and `Append`, which have an order.
     async fn reply_to(&self, request: Request) -> Result<Reply, HostError> {
         Ok(match request {
             Request::Segments { after } => Reply::Segments(self.store.with(move |store| store.segments(after)).await?),
