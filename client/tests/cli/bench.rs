@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -40,11 +39,17 @@ fn the_program_beside_this_one_gets_every_argument_and_its_exit_code_counts() {
 /// The program where nothing lies beside it: in the directory that it was built into the benches may.
 fn alone(dir: &Path) -> PathBuf {
     let own = dir.join("confidential");
-    fs::copy(env!("CARGO_BIN_EXE_confidential"), &own).unwrap();
+    done(Command::new("cp").arg(env!("CARGO_BIN_EXE_confidential")).arg(&own));
     own
 }
 
 fn script(path: &Path, name: &str) {
-    fs::write(path, format!("#!/bin/sh\necho {name} \"$@\"\nexit 7\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = format!("#!/bin/sh\necho {name} \"$@\"\nexit 7\n");
+    done(Command::new("sh").args(["-c", "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\""]).arg(path).arg(text));
+}
+
+/// What will be run is written by a process of its own: a file that this one holds open for writing is held, too, by whatever
+/// another test starts at that moment, and cannot be run until that has begun.
+fn done(command: &mut Command) {
+    assert!(command.status().unwrap().success(), "{command:?}");
 }
