@@ -127,9 +127,7 @@ impl Client {
         view: &LogView,
         receipts: impl Iterator<Item = &'a Receipt> + Clone,
     ) -> Result<(), ClientError> {
-        for receipt in receipts.clone() {
-            view.checkpoint().verify_receipt(receipt)?;
-        }
+        view.checkpoint().verify_receipts(receipts.clone())?;
         match receipts.max_by_key(|receipt| receipt.seal.state.size) {
             Some(newest) => self.keep_receipt(view, newest).await,
             None => Ok(()),

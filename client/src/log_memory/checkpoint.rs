@@ -91,4 +91,93 @@ impl VerifiedCheckpoint {
         }
         Ok(receipt.verify(&self.epoch_key)?)
     }
+
+    /// Verifies receipts that the same enclave gave together. A seal that follows on itself is verified once: events of one
+    /// batch have the same.
+    ///
+    /// # Errors
+    /// As [`VerifiedCheckpoint::verify_receipt`], for the first receipt that is wrong.
+    pub fn verify_receipts<'a>(&self, receipts: impl IntoIterator<Item = &'a Receipt>) -> Result<(), LogError> {
+        let mut verified = None;
+        for receipt in receipts {
+            if verified == Some(receipt.seal) {
+                receipt.verify_path()?;
+            } else {
+                self.verify_receipt(receipt)?;
+                verified = Some(receipt.seal);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use transcode_confidential::{
+        audit::{AuditEventType, Chain, EventDraft, Seal},
+        ids::{LeafHash, Sequence},
+        secret::KeyMaterial,
+        signature::{Signature, SigningKey},
+        time::Timestamp,
+    };
+
+    use super::*;
+
+    const LOG: LogId = LogId::new([7; 16]);
+
+    /// Receipts of `batches` batches of three events, and a checkpoint of the same enclave.
+    fn receipts(batches: usize) -> (VerifiedCheckpoint, Vec<Receipt>) {
+        let key = SigningKey::from_seed(&KeyMaterial::from_bytes([1; 32])).unwrap();
+        let mut chain = Chain::new();
+        chain.open_epoch(Epoch(1));
+        let mut receipts = Vec::new();
+        for _ in 0..batches {
+            let mut batch = chain.begin_batch();
+            for _ in 0..3 {
+                chain.append_to(&mut batch, EventDraft::new(AuditEventType::KeyUsed, "used"), Timestamp(5)).unwrap();
+            }
+            let seal = Seal::sign(&key, LOG, chain.state());
+            receipts.extend((batch.first.0..).zip(&batch.hashes).map(|(sequence, leaf)| {
+                let path = batch.tree().path(sequence).unwrap();
+                Receipt { seal, sequence: Sequence(sequence), leaf: *leaf, path }
+            }));
+        }
+        let (log_key, epoch_key) = (key.public_key(), key.public_key());
+        let checkpoint = VerifiedCheckpoint {
+            log_id: LOG,
+            state: chain.state(),
+            note: String::new(),
+            log_key,
+            epoch_key,
+            restored: None,
+        };
+        (checkpoint, receipts)
+    }
+
+    #[test]
+    fn receipts_that_share_a_seal_are_each_verified() {
+        let (checkpoint, receipts) = receipts(2);
+        checkpoint.verify_receipts(&receipts).unwrap();
+        checkpoint.verify_receipts([&receipts[0], &receipts[5], &receipts[1]]).unwrap();
+        let mut refused = 0;
+        for at in 0..receipts.len() {
+            let mut refuse = |change: &dyn Fn(&mut Receipt)| {
+                let mut changed = receipts.clone();
+                change(&mut changed[at]);
+                assert!(checkpoint.verify_receipts(&changed).is_err(), "{at}");
+                refused += 1;
+            };
+            refuse(&|receipt| receipt.leaf = LeafHash::new([9; 32]));
+            refuse(&|receipt| receipt.path[0][3] ^= 1);
+            refuse(&|receipt| receipt.sequence.0 += 1);
+            refuse(&|receipt| receipt.seal.state.epoch.0 += 1);
+            refuse(&|receipt| receipt.seal.log_id = LogId::new([8; 16]));
+            refuse(&|receipt| {
+                let mut signature = *receipt.seal.signature.as_bytes();
+                signature[9] ^= 1;
+                receipt.seal.signature = Signature::new(signature);
+            });
+        }
+        assert_eq!(refused, 36);
+    }
 }
