@@ -69,8 +69,8 @@ pub(super) struct Place {
     pub(super) previous: LeafHash,
 }
 
-/// What an event says, wherever that is kept.
-pub(super) struct Said<'a> {
+/// What an event says, wherever that is kept; its body is borrowed where somebody has it.
+pub(super) struct Said<'a, B = &'a EventBody> {
     event_type: AuditEventType,
     severity: AuditSeverity,
     enclave_id: Option<&'a str>,
@@ -79,7 +79,7 @@ pub(super) struct Said<'a> {
     principal: Option<&'a str>,
     content_id: Option<&'a str>,
     details: &'a str,
-    body: Option<&'a EventBody>,
+    pub(super) body: Option<B>,
     request: Option<RequestTag>,
 }
 
@@ -167,16 +167,7 @@ fn put_fields(out: &mut Writer, place: &Place, said: &Said<'_>) -> Result<(), Le
 /// What a leaf says, read where it lies: nothing is copied but a body that has texts of its own.
 pub(super) struct LeafView<'a> {
     pub(super) place: Place,
-    event_type: AuditEventType,
-    severity: AuditSeverity,
-    enclave_id: Option<&'a str>,
-    key_id: Option<&'a str>,
-    key_version: Option<KeyVersion>,
-    principal: Option<&'a str>,
-    content_id: Option<&'a str>,
-    details: &'a str,
-    pub(super) body: Option<EventBody>,
-    request: Option<RequestTag>,
+    pub(super) said: Said<'a, EventBody>,
 }
 
 impl<'a> LeafView<'a> {
@@ -202,8 +193,7 @@ impl<'a> LeafView<'a> {
         let event_type = AuditEventType::from_code(code).ok_or(LeafError::EventType(code))?;
         let severity = AuditSeverity::from_code(map.required(5)?.uint()?).ok_or(CborError::Range)?;
         let previous = LeafHash::new(map.required(6)?.array_of()?);
-        let view = Self {
-            place: Place { sequence, epoch, time, previous },
+        let said = Said {
             event_type,
             severity,
             enclave_id: take_name(&mut map, 7)?,
@@ -220,26 +210,27 @@ impl<'a> LeafView<'a> {
         };
         map.end()?;
         reader.end()?;
-        Ok(view)
+        Ok(Self { place: Place { sequence, epoch, time, previous }, said })
     }
 
     /// The event, which outlives its leaf, whose hash is given.
     fn into_event(self, hash: LeafHash) -> AuditEvent {
+        let Self { place, said } = self;
         AuditEvent {
-            sequence: self.place.sequence,
-            epoch: self.place.epoch,
-            time: self.place.time,
-            event_type: self.event_type,
-            severity: self.severity,
-            enclave_id: self.enclave_id.map(str::to_owned),
-            key_id: self.key_id.map(str::to_owned),
-            key_version: self.key_version,
-            principal: self.principal.map(str::to_owned),
-            content_id: self.content_id.map(str::to_owned),
-            details: self.details.to_owned(),
-            body: self.body,
-            request: self.request,
-            previous: self.place.previous,
+            sequence: place.sequence,
+            epoch: place.epoch,
+            time: place.time,
+            event_type: said.event_type,
+            severity: said.severity,
+            enclave_id: said.enclave_id.map(str::to_owned),
+            key_id: said.key_id.map(str::to_owned),
+            key_version: said.key_version,
+            principal: said.principal.map(str::to_owned),
+            content_id: said.content_id.map(str::to_owned),
+            details: said.details.to_owned(),
+            body: said.body,
+            request: said.request,
+            previous: place.previous,
             hash,
         }
     }

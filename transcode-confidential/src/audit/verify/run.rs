@@ -73,8 +73,8 @@ impl Runs {
         if record.kind != RecordKind::Entry {
             return false;
         }
-        let Ok(LeafView { place, body, .. }) = LeafView::read(record.payload) else { return false };
-        if !is_ordinary(body.as_ref()) {
+        let Ok(LeafView { place, said }) = LeafView::read(record.payload) else { return false };
+        if !is_ordinary(said.body.as_ref()) {
             return false;
         }
         let (hash, length) = (leaf_hash(record.payload), record.disk_len());
