@@ -22,7 +22,7 @@ const HERE: &str = env!("CARGO_MANIFEST_DIR");
 
 pub(crate) fn run(output: &Output, minutes: f64, crates: bool) -> Table {
     let mut table = Table::new("# Results\n\nWritten by `cargo measure all`.");
-    table.join(append::run(output));
+    table.join(append::run(output, &append::APPENDERS));
     table.join(verify::run(output, &[]));
     table.join(kill::run(if output.short { 120 } else { 200 }));
     table.join(soak::run(if output.short { 0.2 } else { minutes }));

@@ -11,19 +11,23 @@ use crate::{
 /// The share of a bare loop that a persisted append should reach.
 const TARGET: f64 = 0.5;
 
-pub(crate) fn run(output: &Output) -> Table {
+/// How many append at once, unless told.
+pub(crate) const APPENDERS: [usize; 3] = [1, 32, 1024];
+
+pub(crate) fn run(output: &Output, appenders: &[usize]) -> Table {
     let mut table =
         Table::new("Persisted append: enclave's ledger, unix socket, proxy process, fdatasync; events of 256 bytes");
     let rounds = if output.short { 3 } else { 7 };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    for (appenders, events) in [(1, 1_000), (32, 16_000), (1024, 256 * 1024)] {
-        let events = if output.short { events / 4 } else { events };
+    for &appenders in appenders {
+        let events = (appenders * 500).clamp(1_000, 256 * 1024) / if output.short { 4 } else { 1 };
         let rounds: Vec<_> = (0..rounds)
             .map(|_| {
                 let run = runtime.block_on(persisted::run(&output.dir, appenders, events));
+                let bare = rivals::bare(&output.dir, &run.batches);
                 let portions = portions(&run);
-                let bare = rivals::bare(&output.dir, &portions);
-                Round { run, bare, laid_out: rivals::laid_out(&output.dir, &portions) }
+                let joined = rivals::bare(&output.dir, &portions);
+                Round { run, bare, joined, laid_out: rivals::laid_out(&output.dir, &portions) }
             })
             .collect();
         table.add(row(appenders, &rounds));
@@ -37,8 +41,9 @@ pub(crate) fn run(output: &Output) -> Table {
         table.add(Row::figure(name, format!("{} events/s", speed(count, time))));
     }
     table.notes.push(format!(
-        "Ratio: time of a loop that writes the same bytes in as many writes as the proxy made, each with fdatasync, by the \
-         time of the appends; medians of {} rounds, the two alternating.",
+        "Ratio: time of a loop that writes the same bytes in the batches that formed, each with one write and one fdatasync, by \
+         the time of the appends; medians of {} rounds, the two alternating. The proxy joins batches that wait: the second loop \
+         makes as many writes as it did, the third makes those into a file laid out ahead.",
         rounds
     ));
     table
@@ -47,7 +52,11 @@ pub(crate) fn run(output: &Output) -> Table {
 /// The appends, and then what a loop makes of the same bytes.
 struct Round {
     run: persisted::Run,
+    /// One write and one sync a batch.
     bare: Duration,
+    /// As many as the proxy made.
+    joined: Duration,
+    /// The same into a file laid out ahead.
     laid_out: Duration,
 }
 
@@ -65,14 +74,17 @@ fn row(appenders: usize, rounds: &[Round]) -> Row {
     let middle = |of: &dyn Fn(&Round) -> f64| median(rounds.iter().map(of).collect());
     let ratio = middle(&|round| round.bare.as_secs_f64() / round.run.time.as_secs_f64());
     let rate = middle(&|round| round.run.events as f64 / round.run.time.as_secs_f64());
-    let limit = middle(&|round| round.run.events as f64 / round.bare.as_secs_f64());
-    let laid_out = middle(&|round| round.run.events as f64 / round.laid_out.as_secs_f64());
+    let limit =
+        |time: &dyn Fn(&Round) -> Duration| middle(&|round| round.run.events as f64 / time(round).as_secs_f64());
+    let (bare, joined, laid_out) =
+        (limit(&|round| round.bare), limit(&|round| round.joined), limit(&|round| round.laid_out));
     let latency = |share| middle(&|round| quantile(&round.run.latencies, share).as_secs_f64() * 1e3);
     let batch = middle(&|round| round.run.events as f64 / round.run.batches.len() as f64);
     let write = middle(&|round| round.run.events as f64 / round.run.syncs as f64);
     let figures = format!(
-        "{rate:.0} events/s (bare {limit:.0}; into a file laid out ahead {laid_out:.0}), p50 {:.2} ms, p99 {:.2} ms, {batch:.1} \
-         events a batch, {write:.1} a write",
+        "{rate:.0} events/s (loop {bare:.0}; joined {joined:.0}, {:.2} of it; into a file laid out ahead {laid_out:.0}), p50 \
+         {:.2} ms, p99 {:.2} ms, {batch:.1} events a batch, {write:.1} a write",
+        rate / joined,
         latency(0.5),
         latency(0.99)
     );

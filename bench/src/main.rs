@@ -63,7 +63,11 @@ struct Output {
 #[derive(Subcommand)]
 enum Verb {
     /// Appends through enclave and proxy to disk, beside a bare loop, SQLite and a line a sync.
-    Audit,
+    Audit {
+        /// How many append at once.
+        #[arg(long, value_delimiter = ',', default_values_t = append::APPENDERS)]
+        appenders: Vec<usize>,
+    },
     /// Verifies logs offline with the client's verifier, beside bare hashing.
     Verify {
         /// Sizes of the logs, in events.
@@ -104,7 +108,7 @@ fn main() -> ExitCode {
     tempfile::env::override_temp_dir(&output.dir).unwrap();
     let table = match verb {
         Verb::Process { role } => return process::run(role),
-        Verb::Audit => append::run(&output),
+        Verb::Audit { appenders } => append::run(&output, &appenders),
         Verb::Verify { events } => verify::run(&output, &events),
         Verb::Kill { cycles } => kill::run(cycles),
         Verb::Soak { minutes } => soak::run(minutes),

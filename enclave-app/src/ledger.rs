@@ -20,7 +20,7 @@ pub use writer::{LedgerFatal, LedgerWriter, Store};
 use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use transcode_confidential::{
     audit::{Chain, EventDraft, LogState},
     fold::{Fold, SnapshotError},
@@ -118,6 +118,15 @@ impl Ledger {
     where
         F: FnOnce(&KeyTable, Timestamp) -> Result<Entry, KeyError> + Send,
     {
+        let room = match Arc::clone(&self.0.room).try_acquire_owned() {
+            Ok(room) if self.is_available() => room,
+            // On the heap: a future that is hardly ever needed would make that of every caller larger.
+            _ => Box::pin(self.wait_for_room()).await?,
+        };
+        self.place(decide, Some(room))
+    }
+
+    async fn wait_for_room(&self) -> Result<OwnedSemaphorePermit, LedgerError> {
         let deadline = tokio::time::Instant::now() + self.0.wait;
         let mut availability = self.0.availability.subscribe();
         let open = availability.wait_for(|state| *state != Availability::Interrupted);
@@ -126,8 +135,8 @@ impl Ledger {
             _ => return Err(LedgerError::Unavailable),
         }
         let room = Arc::clone(&self.0.room).acquire_owned();
-        let Ok(Ok(room)) = tokio::time::timeout_at(deadline, room).await else { return Err(LedgerError::Unavailable) };
-        self.place(decide, Some(room))
+        let room = tokio::time::timeout_at(deadline, room).await;
+        room.ok().and_then(Result::ok).ok_or(LedgerError::Unavailable)
     }
 
     /// As [`Ledger::decide`], without waiting for room or for the parent: for what takes something away and releases nothing.
@@ -257,7 +266,7 @@ impl Ledger {
         self.0.wake.notify_one();
     }
 
-    fn place<F>(&self, decide: F, room: Option<tokio::sync::OwnedSemaphorePermit>) -> Result<Recorded, LedgerError>
+    fn place<F>(&self, decide: F, room: Option<OwnedSemaphorePermit>) -> Result<Recorded, LedgerError>
     where
         F: FnOnce(&KeyTable, Timestamp) -> Result<Entry, KeyError>,
     {

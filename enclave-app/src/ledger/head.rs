@@ -1,15 +1,16 @@
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use transcode_confidential::{
     audit::{
-        AuditEvent, AuditEventType, Batch, Chain, EventBody, EventDraft, LogState, Receipt,
+        AuditEvent, AuditEventType, Batch, Chain, EventBody, EventDraft, LogState, Receipt, Seal,
         segment::{Record, RecordKind},
+        tree::BatchTree,
     },
     fold::{Fold, Snapshot},
     ids::{Digest, LogId},
     keys::KeyError,
-    protocol::host::{APPEND_LIMIT, APPEND_RECORDS},
+    protocol::host::APPEND_LIMIT,
     time::Timestamp,
 };
 
@@ -17,8 +18,8 @@ use super::LedgerError;
 
 /// What closes a batch early: half of what one request to the parent may hold.
 const BATCH_BYTES: usize = APPEND_LIMIT / 2;
-/// The same for the number of records.
-const BATCH_RECORDS: usize = APPEND_RECORDS / 2;
+/// The same for the number of records, whose heads come on top.
+const BATCH_RECORDS: usize = 4096;
 
 /// An event to be placed, with the records that its body names.
 #[derive(Debug)]
@@ -40,7 +41,7 @@ impl From<EventDraft> for Entry {
 pub struct Recorded {
     /// The event.
     pub event: AuditEvent,
-    receipt: oneshot::Receiver<Receipt>,
+    fate: watch::Receiver<Fate>,
     wait: Duration,
 }
 
@@ -50,17 +51,48 @@ impl Recorded {
     /// # Errors
     /// [`LedgerError::Unavailable`] where that takes too long. The event may be in the log all the same.
     pub async fn persisted(self) -> Result<(AuditEvent, Receipt), LedgerError> {
-        match tokio::time::timeout(self.wait, self.receipt).await {
-            Ok(Ok(receipt)) => Ok((self.event, receipt)),
-            _ => Err(LedgerError::Unavailable),
-        }
+        let Self { event, mut fate, wait } = self;
+        // A batch that is given up drops its end.
+        let durable = match tokio::time::timeout(wait, fate.wait_for(Option::is_some)).await {
+            Ok(Ok(fate)) => fate.clone(),
+            _ => None,
+        };
+        let durable = durable.ok_or(LedgerError::Unavailable)?;
+        let path = durable.tree.path(event.sequence.0).unwrap_or_default();
+        let receipt = Receipt { seal: durable.seal, sequence: event.sequence, leaf: event.hash, path };
+        Ok((event, receipt))
     }
 }
 
-/// Whoever waits for one event.
-pub(super) struct Waiter {
-    pub(super) receipt: oneshot::Sender<Receipt>,
-    pub(super) _room: Option<OwnedSemaphorePermit>,
+/// What all the events of a batch wait for; nothing as long as it is not durable.
+pub(super) type Fate = Option<Arc<DurableBatch>>;
+
+/// A batch on the parent's disk: what receipts for its events are made from.
+pub(super) struct DurableBatch {
+    pub(super) seal: Seal,
+    pub(super) tree: BatchTree,
+}
+
+/// Whoever waits for the events of a batch, and the room that these take until they are durable.
+pub(super) struct Waiters {
+    pub(super) fate: watch::Sender<Fate>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Waiters {
+    fn none() -> Self {
+        Self { fate: watch::Sender::new(None), room: None }
+    }
+
+    /// One more, with its room.
+    fn join(&mut self, room: Option<OwnedSemaphorePermit>) -> watch::Receiver<Fate> {
+        match (&mut self.room, room) {
+            (Some(all), Some(one)) => all.merge(one),
+            (all, Some(one)) => *all = Some(one),
+            (_, None) => {}
+        }
+        self.fate.subscribe()
+    }
 }
 
 /// A batch that is complete and may be sealed.
@@ -70,8 +102,7 @@ pub(super) struct ClosedBatch {
     pub(super) state: LogState,
     /// For each event the records beside it.
     pub(super) records: Vec<Vec<Record>>,
-    /// For each event whoever waits for it.
-    pub(super) waiters: Vec<Waiter>,
+    pub(super) waiters: Waiters,
 }
 
 /// Chain and state, and the events not yet sealed.
@@ -87,7 +118,7 @@ struct OpenBatch {
     batch: Batch,
     previous: transcode_confidential::ids::LeafHash,
     records: Vec<Vec<Record>>,
-    waiters: Vec<Waiter>,
+    waiters: Waiters,
     /// Bytes of the records beside the entries.
     beside: usize,
     count: usize,
@@ -99,7 +130,7 @@ impl OpenBatch {
             batch: chain.begin_batch(),
             previous: chain.last(),
             records: Vec::new(),
-            waiters: Vec::new(),
+            waiters: Waiters::none(),
             beside: 0,
             count: 0,
         }
@@ -160,12 +191,11 @@ impl Head {
             // Decided upon this very state, in this very critical section.
             tracing::error!(%error, "an event that was just decided contradicts the state");
         }
-        let (sender, receipt) = oneshot::channel();
         self.open.beside += beside;
         self.open.count += records.len() + 1;
         self.open.records.push(records);
-        self.open.waiters.push(Waiter { receipt: sender, _room: room });
-        Ok(Recorded { event, receipt, wait })
+        let fate = self.open.waiters.join(room);
+        Ok(Recorded { event, fate, wait })
     }
 
     /// The next batch to seal, or `None` where no event waits.

@@ -8,11 +8,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
     audit::{
-        Receipt, Seal,
-        segment::{Record, RecordKind},
-        tree::BatchTree,
+        LogState, Seal,
+        segment::{RECORD_HEAD, RecordKind, RecordView},
     },
-    ids::{LeafHash, Sequence},
     protocol::{
         host::{APPEND_LIMIT, Append, Durable, HostError, Reply, Request, Welcome},
         metrics::Metric,
@@ -23,7 +21,7 @@ use transport::Endpoint;
 
 use super::{
     Availability, Ledger,
-    head::{ClosedBatch, Waiter},
+    head::{ClosedBatch, DurableBatch, Waiters},
     resume::resume,
 };
 use crate::{
@@ -81,12 +79,11 @@ struct Flight {
     /// What comes before the batch's own records, a snapshot for the most part, in pieces that fit a frame.
     staged: Vec<Arc<Request>>,
     append: Arc<Request>,
-    first: Sequence,
     after: Durable,
-    seal: Seal,
-    tree: BatchTree,
-    hashes: Vec<LeafHash>,
-    waiters: Vec<Waiter>,
+    state: LogState,
+    /// What the waiters are told when it is acknowledged.
+    durable: Arc<DurableBatch>,
+    waiters: Waiters,
     sealed_at: Instant,
 }
 
@@ -219,22 +216,22 @@ impl LedgerWriter {
     fn seal(&self, closed: ClosedBatch) -> Flight {
         let ClosedBatch { batch, previous, state, records, waiters } = closed;
         let seal = Seal::sign(&self.epoch_key, self.ledger.log_id(), state);
-        let tree = batch.tree();
-        let mut all = Vec::with_capacity(2 * batch.len() + 1);
-        for (leaf, beside) in batch.leaves().zip(records) {
-            all.extend(beside);
-            all.push(Record::new(RecordKind::Entry, leaf));
+        let durable = Arc::new(DurableBatch { seal, tree: batch.tree() });
+        let mut pieces = Pieces::with_room(batch.leaf_bytes() + RECORD_HEAD * (batch.len() + 1) + Seal::LEN);
+        for (leaf, beside) in batch.leaves().zip(&records) {
+            beside.iter().for_each(|record| pieces.put(record.into()));
+            pieces.put(RecordView { kind: RecordKind::Entry, payload: leaf });
         }
-        all.push(Record::new(RecordKind::Seal, seal.to_bytes()));
-        let (staged, records) = staged(all);
-        let (first, after) = (batch.first, Durable { size: state.size, last: state.last });
-        let log_id = self.ledger.log_id();
+        pieces.put(RecordView { kind: RecordKind::Seal, payload: &seal.to_bytes() });
+        let Pieces { staged, last: records } = pieces;
+        let after = Durable { size: state.size, last: state.last };
+        let (log_id, first) = (self.ledger.log_id(), batch.first);
         let append = Append { log_id, epoch: state.epoch, first, previous, after, records };
         let append = Arc::new(Request::Append(append));
         let staged = staged.into_iter().map(|records| Arc::new(Request::Stage(records))).collect();
         self.metrics.count(Metric::LogBatches, &[]);
         self.metrics.set(Metric::LogSealed, &[], state.size);
-        Flight { staged, append, first, after, seal, tree, hashes: batch.hashes, waiters, sealed_at: Instant::now() }
+        Flight { staged, append, after, state, durable, waiters, sealed_at: Instant::now() }
     }
 
     /// Takes in that the oldest batch in flight is durable. `false` where that is not what the parent said.
@@ -245,7 +242,7 @@ impl LedgerWriter {
         if let Some(flight) = self.in_flight.pop_front() {
             self.acknowledged = durable;
             self.pause = BACKOFF.0;
-            self.ledger.0.persisted.send_replace(flight.seal.state);
+            self.ledger.0.persisted.send_replace(flight.state);
             self.metrics.observe(Metric::PersistSeconds, &[], flight.sealed_at.elapsed());
             self.count_under_way();
             flight.tell();
@@ -308,32 +305,29 @@ impl Flight {
         link.send(Arc::clone(&self.append)).await
     }
 
-    /// Hands out the receipts.
+    /// Tells whoever waits that it is durable, and gives its room back.
     fn tell(self) {
-        for ((sequence, leaf), waiter) in (self.first.0..).zip(self.hashes).zip(self.waiters) {
-            let path = self.tree.path(sequence).unwrap_or_default();
-            let sequence = Sequence(sequence);
-            // Whoever gave up waiting has dropped its end.
-            let _ = waiter.receipt.send(Receipt { seal: self.seal, sequence, leaf, path });
-        }
+        self.waiters.fate.send_replace(Some(self.durable));
     }
 }
 
-/// The parts of a snapshot that a batch begins with, in pieces, where the batch does not fit one request; and the rest.
-fn staged(records: Vec<Record>) -> (Vec<Vec<Record>>, Vec<Record>) {
-    let length = |records: &[Record]| records.iter().map(|record| record.payload.len()).sum::<usize>();
-    if length(&records) <= APPEND_LIMIT {
-        return (Vec::new(), records);
+/// The records of a batch as they will lie on disk, in pieces that each fit one request. All but the last are staged.
+struct Pieces {
+    staged: Vec<Vec<u8>>,
+    last: Vec<u8>,
+}
+
+impl Pieces {
+    fn with_room(bytes: usize) -> Self {
+        Self { staged: Vec::new(), last: Vec::with_capacity(bytes.min(APPEND_LIMIT)) }
     }
-    let mut rest = records.into_iter().peekable();
-    let mut pieces: Vec<Vec<Record>> = Vec::new();
-    while let Some(part) = rest.next_if(|record| record.kind == RecordKind::Snapshot) {
-        match pieces.last_mut().filter(|piece| length(piece) + part.payload.len() <= APPEND_LIMIT) {
-            Some(piece) => piece.push(part),
-            None => pieces.push(vec![part]),
+
+    fn put(&mut self, record: RecordView<'_>) {
+        if !self.last.is_empty() && self.last.len() + record.disk_len() > APPEND_LIMIT {
+            self.staged.push(std::mem::take(&mut self.last));
         }
+        record.write_to(&mut self.last);
     }
-    (pieces, rest.collect())
 }
 
 /// The answer to the oldest request; never where there is none. `None` where the connection ended before it.

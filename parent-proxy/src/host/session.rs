@@ -173,12 +173,12 @@ impl<'h> Session<'h> {
                     break Ended::Malformed(Malformed::SecondHello);
                 }
                 Request::Stage(records) => {
-                    let done = staged.add(records).map_or_else(Reply::Failed, |()| Reply::Done);
+                    let done = staged.add(&records).map_or_else(Reply::Failed, |()| Reply::Done);
                     let _ = outgoing.send(reply(done)).await;
                 }
                 Request::Append(append) => {
                     let append = staged.before(append);
-                    let ticket = match Batch::new(&append) {
+                    let ticket = match Batch::new(append) {
                         Ok(batch) => host.store.append(batch).await,
                         Err(reason) => Err(reason),
                     };

@@ -1,7 +1,7 @@
 use transcode_confidential::{
     audit::{
         Seal, leaf_hash,
-        segment::{RECORD_LIMIT, RecordKind, SegmentHeader},
+        segment::{RecordKind, RecordViews, SegmentHeader},
     },
     ids::{Epoch, LeafHash, LogId, Sequence},
     protocol::host::{Append, Durable, HostError},
@@ -37,34 +37,30 @@ impl Batch {
     ///
     /// # Errors
     /// [`HostError::Refused`] where no store could take it.
-    pub fn new(append: &Append) -> Result<Self, HostError> {
-        let (seal, before) = append.records.split_last().ok_or(HostError::Refused)?;
-        let sealed = |record: &&transcode_confidential::audit::segment::Record| record.kind == RecordKind::Seal;
-        let seal = Some(seal).filter(sealed).and_then(|seal| Seal::from_bytes(&seal.payload));
-        let seal = seal.ok_or(HostError::Refused)?;
-        let stated = Durable { size: seal.state.size, last: seal.state.last };
-        if seal.log_id != append.log_id || seal.state.epoch != append.epoch || stated != append.after {
-            return Err(HostError::Refused);
-        }
-        let mut leaves = Vec::new();
-        for record in before {
-            match record.kind {
-                RecordKind::Seal | RecordKind::Footer => return Err(HostError::Refused),
-                RecordKind::Entry => leaves.push(leaf_hash(&record.payload)),
-                _ => {}
-            }
-            if record.payload.len() > RECORD_LIMIT {
+    pub fn new(append: Append) -> Result<Self, HostError> {
+        let Append { log_id, epoch, first, previous, after, records: bytes } = append;
+        let mut records = RecordViews::of(&bytes);
+        let (mut leaves, mut seal, mut snapshot) = (Vec::new(), None, false);
+        for (number, record) in records.by_ref().enumerate() {
+            if seal.is_some() || record.kind == RecordKind::Footer {
                 return Err(HostError::Refused);
             }
+            match record.kind {
+                RecordKind::Seal => seal = Some(Seal::from_bytes(record.payload).ok_or(HostError::Refused)?),
+                RecordKind::Entry => leaves.push(leaf_hash(record.payload)),
+                RecordKind::Snapshot => snapshot |= number == 0,
+                _ => {}
+            }
         }
-        let counted = append.first.0.checked_add(leaves.len() as u64);
-        if counted != Some(append.after.size) || leaves.last() != Some(&append.after.last) {
+        let seal = seal.filter(|_| records.rest().is_empty()).ok_or(HostError::Refused)?;
+        let stated = Durable { size: seal.state.size, last: seal.state.last };
+        if seal.log_id != log_id || seal.state.epoch != epoch || stated != after {
             return Err(HostError::Refused);
         }
-        let mut bytes = Vec::with_capacity(append.records.iter().map(|record| record.disk_len()).sum());
-        append.records.iter().for_each(|record| record.write_to(&mut bytes));
-        let Append { log_id, epoch, first, previous, after, .. } = *append;
-        let snapshot = append.records.first().is_some_and(|record| record.kind == RecordKind::Snapshot);
+        let counted = first.0.checked_add(leaves.len() as u64);
+        if counted != Some(after.size) || leaves.last() != Some(&after.last) {
+            return Err(HostError::Refused);
+        }
         Ok(Self { log_id, epoch, first, previous, after, bytes, leaves, snapshot })
     }
 

@@ -206,7 +206,7 @@ impl Real {
             }
             for _ in 0..3 {
                 let append = real.ledger.batch_of(3, 2000);
-                store.append(&[Batch::new(&append).unwrap()], |result| assert!(result.is_ok()));
+                store.append(&[Batch::new(append).unwrap()], |result| assert!(result.is_ok()));
             }
         }
         real
@@ -269,7 +269,7 @@ fn what_was_packed_and_moved_is_read_proven_written_on_and_dropped_as_before() {
     }
     let append = real.ledger.batch(2);
     let after = Durable { size: real.ledger.chain.size(), last: real.ledger.chain.last() };
-    store.append(&[Batch::new(&append).unwrap()], |result| assert_eq!(result, Ok(after)));
+    store.append(&[Batch::new(append).unwrap()], |result| assert_eq!(result, Ok(after)));
     store.prune(durable[2].name.first).unwrap();
     assert_eq!(real.archived().len(), 1);
     drop(store);

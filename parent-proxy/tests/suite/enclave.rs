@@ -6,7 +6,7 @@ use tokio::io::{ReadHalf, WriteHalf};
 use transcode_confidential::{
     audit::{
         AuditEventType, Chain, EventDraft, LogState, Seal, leaf_hash,
-        segment::{Record, RecordKind},
+        segment::{Record, RecordKind, RecordView, RecordViews},
     },
     ids::{Epoch, LogId, RootHash, Sequence},
     protocol::host::{Append, Durable, Reply, Request, VERSION},
@@ -51,6 +51,7 @@ impl Ledger {
         let seal = Seal::sign(&self.key, self.log_id, state);
         let mut records: Vec<Record> = batch.leaves().map(|leaf| Record::new(RecordKind::Entry, leaf)).collect();
         records.push(Record::new(RecordKind::Seal, seal.to_bytes()));
+        let records = on_disk(&records);
         Append {
             log_id: self.log_id,
             epoch: state.epoch,
@@ -76,7 +77,7 @@ impl Ledger {
             first: Sequence(self.chain.size()),
             previous: self.chain.last(),
             after: Durable { size, last },
-            records: vec![Record::new(RecordKind::Entry, entry), Record::new(RecordKind::Seal, seal.to_bytes())],
+            records: on_disk(&[Record::new(RecordKind::Entry, entry), Record::new(RecordKind::Seal, seal.to_bytes())]),
         }
     }
 
@@ -87,6 +88,25 @@ impl Ledger {
     pub(crate) fn public_key(&self) -> transcode_confidential::signature::PublicKey {
         self.key.public_key()
     }
+}
+
+/// Records as they lie on disk.
+fn on_disk(records: &[Record]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    records.iter().for_each(|record| record.write_to(&mut bytes));
+    bytes
+}
+
+/// The records of a batch.
+pub(crate) fn records(append: &Append) -> Vec<Record> {
+    RecordViews::of(&append.records).map(RecordView::to_record).collect()
+}
+
+/// Changes the records of a batch.
+pub(crate) fn edit(append: &mut Append, change: impl FnOnce(&mut Vec<Record>)) {
+    let mut records = records(append);
+    change(&mut records);
+    append.records = on_disk(&records);
 }
 
 /// A connection of the host protocol.

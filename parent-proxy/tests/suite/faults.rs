@@ -95,7 +95,8 @@ impl Script {
             let rest: Vec<&Append> = self.batches.iter().filter(|batch| batch.after.size > durable.size).collect();
             let mut failed = false;
             for pair in rest.chunks(2) {
-                let batches: Vec<Batch> = pair.iter().map(|append| Batch::new(append).unwrap()).collect();
+                let batches: Vec<Batch> =
+                    pair.iter().map(|append| Batch::new(Append::clone(append)).unwrap()).collect();
                 for _again in 0..3 {
                     let mut full = false;
                     store.append(&batches, |result| match result {
@@ -252,7 +253,7 @@ fn a_sync_that_failed_is_not_made_good_by_one_that_succeeds() {
     let mut store = script.open(&disk).unwrap();
     let append = |store: &mut Store, number: usize| {
         let mut results = Vec::new();
-        store.append(&[Batch::new(&script.batches[number]).unwrap()], |result| results.push(result));
+        store.append(&[Batch::new(script.batches[number].clone()).unwrap()], |result| results.push(result));
         results.remove(0)
     };
     append(&mut store, 0).unwrap();
@@ -291,7 +292,7 @@ fn setting_a_tail_aside_can_be_interrupted_anywhere() {
     let torn = || {
         let disk = FaultyDisk::default();
         let mut store = script.open(&disk).unwrap();
-        store.append(&[Batch::new(&script.batches[0]).unwrap()], |result| assert!(result.is_ok()));
+        store.append(&[Batch::new(script.batches[0].clone()).unwrap()], |result| assert!(result.is_ok()));
         drop(store);
         disk.fail(disk.operations() + 10, Fault::Failed);
         let mut store = script.open(&disk).unwrap();
@@ -300,7 +301,7 @@ fn setting_a_tail_aside_can_be_interrupted_anywhere() {
         // Dies in the middle of a write: half of the second batch lies behind the first.
         disk.fail(start + 1, Fault::Failed);
         disk.crash_after(start + 1);
-        store.append(&[Batch::new(&script.batches[1]).unwrap()], |result| assert!(result.is_err()));
+        store.append(&[Batch::new(script.batches[1].clone()).unwrap()], |result| assert!(result.is_err()));
         drop(store);
         disk.reboot(Reboot::Kept);
         disk

@@ -36,7 +36,7 @@ fn open(disk: &FaultyDisk, metrics: &Arc<Metrics>) -> Store {
 
 fn append(store: &mut Store, append: &Append) -> Result<Durable, HostError> {
     let mut results = Vec::new();
-    store.append(&[Batch::new(append).unwrap()], |result| results.push(result));
+    store.append(&[Batch::new(append.clone()).unwrap()], |result| results.push(result));
     results.remove(0)
 }
 

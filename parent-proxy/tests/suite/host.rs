@@ -15,7 +15,7 @@ use transcode_confidential::{
 };
 
 use crate::{
-    enclave::{Connection, LOG, Ledger},
+    enclave::{Connection, LOG, Ledger, edit},
     oracle,
     world::World,
 };
@@ -224,7 +224,7 @@ async fn a_batch_out_of_order_is_refused_and_the_session_goes_on() {
     let mut ledger = Ledger::new();
     let (first, second) = (ledger.batch(1), ledger.batch(1));
     let mut unsealed = second.clone();
-    unsealed.records.pop();
+    edit(&mut unsealed, |records| drop(records.pop()));
     assert_eq!(enclave.call(&Request::Append(second.clone())).await, Reply::Failed(HostError::OutOfOrder));
     assert_eq!(enclave.call(&Request::Append(unsealed)).await, Reply::Failed(HostError::Refused));
     for batch in [first, second] {

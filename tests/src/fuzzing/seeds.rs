@@ -162,7 +162,13 @@ fn requests() -> Vec<Request> {
         first: Sequence(9),
         previous: LeafHash::ZERO,
         after: DURABLE,
-        records: vec![Record::new(RecordKind::Entry, *b"leaf"), Record::new(RecordKind::Seal, *b"seal")],
+        records: [Record::new(RecordKind::Entry, *b"leaf"), Record::new(RecordKind::Seal, *b"seal")].iter().fold(
+            Vec::new(),
+            |mut bytes, record| {
+                record.write_to(&mut bytes);
+                bytes
+            },
+        ),
     };
     vec![
         Request::Hello { version: 1, session: [1; 16] },

@@ -2,7 +2,7 @@
 
 use transcode_confidential::{
     audit::{
-        segment::{Footer, Record, RecordKind, SegmentHeader, SegmentName},
+        segment::{Footer, Record, RecordKind, RecordViews, SegmentHeader, SegmentName},
         tree::{Node, consistency_proof, inclusion_proof},
     },
     ids::{Digest, LeafHash, LogId, Sequence},
@@ -66,11 +66,11 @@ impl MemoryLog {
             return Err(HostError::OutOfOrder);
         }
         let name = match self.segments.last_key_value() {
-            Some((name, _)) if name.epoch == append.epoch && !begins_with_snapshot(append.records.first()) => *name,
+            Some((name, _)) if name.epoch == append.epoch && !begins_with_snapshot(&append.records) => *name,
             _ => self.start_segment(append),
         };
         let bytes = self.segments.get_mut(&name).expect("just found or made");
-        append.records.iter().for_each(|record| record.write_to(bytes));
+        bytes.extend_from_slice(&append.records);
         self.log_id = Some(append.log_id);
         self.look_again();
         Ok(append.after)
@@ -112,7 +112,7 @@ impl MemoryLog {
 
     /// The segment that begins with the newest snapshot.
     pub fn snapshot(&self) -> Option<SegmentName> {
-        let begins = |bytes: &[u8]| begins_with_snapshot(segments::records(bytes).first().map(|(_, record)| record));
+        let begins = |bytes: &[u8]| bytes.get(SegmentHeader::LEN..).is_some_and(begins_with_snapshot);
         self.segments.iter().rev().find(|(_, bytes)| begins(bytes)).map(|(name, _)| *name)
     }
 
@@ -158,6 +158,6 @@ impl MemoryLog {
     }
 }
 
-fn begins_with_snapshot(record: Option<&Record>) -> bool {
-    record.is_some_and(|record| record.kind == RecordKind::Snapshot)
+fn begins_with_snapshot(records: &[u8]) -> bool {
+    RecordViews::of(records).next().is_some_and(|record| record.kind == RecordKind::Snapshot)
 }

@@ -46,7 +46,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream) {
             }
             _ if session.is_none() => break,
             Request::Stage(records) => {
-                staged.extend(records);
+                staged.extend_from_slice(&records);
                 Reply::Done
             }
             Request::Append(mut append) => {

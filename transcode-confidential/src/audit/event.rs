@@ -184,6 +184,7 @@ pub struct EventDraft {
 
 impl EventDraft {
     /// An event of the given type with that type's own severity.
+    #[inline]
     pub fn new(event_type: AuditEventType, details: impl Into<String>) -> Self {
         Self {
             event_type,
@@ -200,12 +201,14 @@ impl EventDraft {
     }
 
     /// Sets the severity.
+    #[inline]
     pub const fn severity(mut self, severity: AuditSeverity) -> Self {
         self.severity = severity;
         self
     }
 
     /// Names the key and, where it is known, the version.
+    #[inline]
     pub fn key(mut self, id: impl fmt::Display, version: Option<KeyVersion>) -> Self {
         self.key_id = Some(id.to_string());
         self.key_version = version;
@@ -213,24 +216,28 @@ impl EventDraft {
     }
 
     /// Names whoever asked.
+    #[inline]
     pub fn principal(mut self, principal: impl fmt::Display) -> Self {
         self.principal = Some(principal.to_string());
         self
     }
 
     /// Names the content.
+    #[inline]
     pub fn content(mut self, content_id: impl Into<String>) -> Self {
         self.content_id = Some(content_id.into());
         self
     }
 
     /// Sets the body.
+    #[inline]
     pub fn body(mut self, body: EventBody) -> Self {
         self.body = Some(body);
         self
     }
 
     /// Names the request that this event answers.
+    #[inline]
     pub const fn request(mut self, request: Option<RequestTag>) -> Self {
         self.request = request;
         self

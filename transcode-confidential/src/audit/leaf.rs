@@ -256,6 +256,7 @@ impl AuditEvent {
         Ok(leaf)
     }
 
+    #[inline]
     pub(super) fn placed(place: Place, draft: EventDraft, hash: LeafHash) -> Self {
         Self {
             sequence: place.sequence,

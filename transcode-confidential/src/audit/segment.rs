@@ -12,8 +12,7 @@ mod footer;
 mod header;
 mod record;
 
-pub use cut::WholeRecords;
-pub(in crate::audit) use cut::{RecordView, RecordViews};
+pub use cut::{RecordView, RecordViews, WholeRecords};
 pub use footer::Footer;
 pub use header::{SegmentHeader, SegmentName};
 pub use record::{

@@ -21,12 +21,11 @@ use crate::{
 pub const VERSION: u64 = 1;
 /// Greatest number of bytes that one [`Request::Read`] may ask for.
 pub const READ_LIMIT: usize = 256 * 1024;
-/// Greatest total of record payloads in one [`Append`], in bytes.
+/// Greatest length of the records in one [`Append`] or [`Request::Stage`], in bytes as they lie on disk.
 pub const APPEND_LIMIT: usize = 768 * 1024;
-/// Greatest number of records in one [`Append`].
-pub const APPEND_RECORDS: usize = 8192;
-/// Greatest total of record payloads that [`Request::Stage`] may bring together for one [`Append`], in bytes: a snapshot.
-pub const STAGE_LIMIT: usize = crate::fold::SNAPSHOT_LIMIT;
+/// Greatest total that [`Request::Stage`] may bring together for one [`Append`], in bytes: a snapshot, with the heads of its
+/// records.
+pub const STAGE_LIMIT: usize = crate::fold::SNAPSHOT_LIMIT + crate::fold::SNAPSHOT_LIMIT / 16;
 /// Greatest number of segments in one answer to [`Request::Segments`]; ask again from the last one on.
 pub const SEGMENTS_LIMIT: usize = 4096;
 
@@ -60,7 +59,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        audit::segment::{Record, RecordKind, SegmentName},
+        audit::segment::SegmentName,
         ids::{Epoch, LogId, Sequence},
     };
 
@@ -78,7 +77,7 @@ mod tests {
                 first: Sequence(7),
                 previous: LeafHash::new([2; 32]),
                 after: Durable { size: 8, last: LeafHash::new([3; 32]) },
-                records: vec![Record::new(RecordKind::Entry, *b"leaf"), Record::new(RecordKind::Seal, [4; 160])],
+                records: b"whatever lies on disk".to_vec(),
             }),
             Request::Credentials,
             Request::Policy { after: 3 },
@@ -86,7 +85,7 @@ mod tests {
             Request::Consistency { old: 3, new: 9 },
             Request::Ping,
             Request::Metrics(vec![8; 30]),
-            Request::Stage(vec![Record::new(RecordKind::Snapshot, *b"part")]),
+            Request::Stage(b"what lies before it".to_vec()),
             Request::Snapshot,
             Request::Prune { below: Sequence(77) },
             Request::Restoration,

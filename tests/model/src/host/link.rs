@@ -1,4 +1,4 @@
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::protocol::host::{Reply, Request, Welcome};
@@ -97,7 +97,7 @@ async fn carry(
 ) {
     let end = connection.end.clone();
     let _closed = closed.clone().drop_guard();
-    let mut staged = VecDeque::new();
+    let mut staged = Vec::new();
     loop {
         let next = tokio::select! {
             biased;

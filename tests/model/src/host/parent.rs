@@ -1,6 +1,6 @@
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -9,7 +9,6 @@ use shuttle::rand::{Rng as _, thread_rng};
 use testkit::{parent::MemoryLog, segments::Segments};
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::{
-    audit::segment::Record,
     ids::{LeafHash, LogId},
     protocol::host::{Append, Durable, HostError, Reply, Request, VERSION, Welcome},
 };
@@ -156,7 +155,7 @@ impl Connection {
         }
     }
 
-    pub(super) fn take_in(&self, request: Request, staged: &mut VecDeque<Record>) -> Fate {
+    pub(super) fn take_in(&self, request: Request, staged: &mut Vec<u8>) -> Fate {
         let weather = self.parent.today();
         if self.end.is_cancelled() || chance(weather.cuts / 2) {
             return Fate::Cut;
@@ -164,7 +163,7 @@ impl Connection {
         let mut kept = self.parent.kept();
         let reply = match request {
             Request::Stage(records) => {
-                staged.extend(records);
+                staged.extend_from_slice(&records);
                 Reply::Done
             }
             Request::Append(mut append) => {

@@ -4,18 +4,32 @@ use super::{DamageKind, RECORD_HEAD, RECORD_LIMIT, Record, RecordKind};
 
 /// A record where it lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::audit) struct RecordView<'a> {
-    pub(in crate::audit) kind: RecordKind,
-    pub(in crate::audit) payload: &'a [u8],
+pub struct RecordView<'a> {
+    /// What the payload is.
+    pub kind: RecordKind,
+    /// The payload.
+    pub payload: &'a [u8],
 }
 
 impl<'a> RecordView<'a> {
     /// Length on disk, in bytes.
-    pub(in crate::audit) const fn disk_len(&self) -> usize {
+    pub const fn disk_len(&self) -> usize {
         RECORD_HEAD + self.payload.len()
     }
 
-    pub(in crate::audit) fn to_record(self) -> Record {
+    /// Appends the record as it lies on disk.
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        // A payload beyond 4 GiB cannot occur; written with a saturated length it would be refused by every reader.
+        let [l0, l1, l2, l3] = u32::try_from(self.payload.len()).unwrap_or(u32::MAX).to_be_bytes();
+        let [p0, p1, p2, p3] = crc32c::crc32c(self.payload).to_be_bytes();
+        let head = [l0, l1, l2, l3, self.kind as u8, 0, 0, 0, p0, p1, p2, p3];
+        out.extend_from_slice(&head);
+        out.extend_from_slice(&crc32c::crc32c(&head).to_be_bytes());
+        out.extend_from_slice(self.payload);
+    }
+
+    /// The record by itself.
+    pub fn to_record(self) -> Record {
         Record::new(self.kind, self.payload)
     }
 
@@ -28,6 +42,12 @@ impl<'a> RecordView<'a> {
             return Err(DamageKind::Payload);
         }
         Ok(Some(Self { kind: head.kind, payload }))
+    }
+}
+
+impl<'a> From<&'a Record> for RecordView<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self { kind: record.kind, payload: &record.payload }
     }
 }
 
@@ -51,17 +71,19 @@ impl Head {
 }
 
 /// The records that some bytes consist of, in their order, up to the first that is not whole.
-pub(in crate::audit) struct RecordViews<'a> {
+#[derive(Debug, Clone)]
+pub struct RecordViews<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> RecordViews<'a> {
-    pub(in crate::audit) const fn of(bytes: &'a [u8]) -> Self {
+    /// The records in bytes that begin with one.
+    pub const fn of(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
     /// What is not whole: nothing where every byte belongs to a record.
-    pub(in crate::audit) const fn rest(&self) -> &'a [u8] {
+    pub const fn rest(&self) -> &'a [u8] {
         self.rest
     }
 }

@@ -76,13 +76,7 @@ impl Record {
 
     /// Appends the record as it lies on disk.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        // A payload beyond 4 GiB cannot occur; written with a saturated length it would be refused by every reader.
-        let length = u32::try_from(self.payload.len()).unwrap_or(u32::MAX).to_be_bytes();
-        let sum = crc32c::crc32c(&self.payload).to_be_bytes();
-        let head = [&length[..], &[self.kind as u8, 0, 0, 0], &sum].concat();
-        out.extend_from_slice(&head);
-        out.extend_from_slice(&crc32c::crc32c(&head).to_be_bytes());
-        out.extend_from_slice(&self.payload);
+        RecordView::from(self).write_to(out);
     }
 
     /// Length on disk, in bytes.

@@ -26,6 +26,7 @@ impl BatchTree {
     pub(in crate::audit) fn of(before: &Frontier, leaves: &[LeafHash], made: &[(u32, Node)]) -> Self {
         let size = before.size() + leaves.len() as u64;
         let mut peaks = before.peaks().iter().rev().copied();
+        let mut made = by_level(made).into_iter();
         let mut levels: Vec<(u64, Vec<Node>)> = Vec::new();
         // What stands for the leaves behind the last complete node of a level.
         let mut rest: Option<Node> = None;
@@ -37,7 +38,7 @@ impl BatchTree {
             let mut nodes: Vec<Node> = peak.into_iter().collect();
             match level {
                 0 => nodes.extend(leaves.iter().map(|leaf| *leaf.as_bytes())),
-                _ => nodes.extend(made.iter().filter(|(of, _)| *of == level).map(|(_, node)| *node)),
+                _ => nodes.extend(made.next().unwrap_or_default()),
             }
             let single = if complete & 1 == 1 { nodes.last().copied() } else { None };
             nodes.extend(rest);
@@ -75,4 +76,19 @@ impl BatchTree {
     pub const fn size(&self) -> u64 {
         self.size
     }
+}
+
+/// The nodes of each level from 1 up, in their order.
+fn by_level(made: &[(u32, Node)]) -> Vec<Vec<Node>> {
+    let mut levels: Vec<Vec<Node>> = Vec::new();
+    for (level, node) in made {
+        let above = *level as usize - 1;
+        if levels.len() <= above {
+            levels.resize_with(above + 1, Vec::new);
+        }
+        if let Some(nodes) = levels.get_mut(above) {
+            nodes.push(*node);
+        }
+    }
+    levels
 }

@@ -1,6 +1,6 @@
-use super::{APPEND_LIMIT, APPEND_RECORDS, Durable, READ_LIMIT, exactly};
+use super::{APPEND_LIMIT, Durable, READ_LIMIT, exactly};
 use crate::{
-    audit::segment::{Record, RecordKind, SegmentName},
+    audit::segment::SegmentName,
     cbor::{CborError, Reader, Writer},
     ids::{Epoch, LeafHash, LogId, Sequence},
     protocol::metrics::REPORT_LIMIT,
@@ -64,10 +64,10 @@ pub enum Request {
     },
     /// Kind 9: are you alive? Answer: [`super::Reply::Done`] or [`super::Reply::Stop`].
     Ping,
-    /// Kind 10: records that come before those of the next [`Request::Append`] of this connection, which they would make too
-    /// long. Answer: [`super::Reply::Done`]; nothing is stored before that append, and all of it with it. Several add up, to
-    /// at most [`super::STAGE_LIMIT`] bytes.
-    Stage(Vec<Record>),
+    /// Kind 10: records as in [`Append::records`] that come before those of the next [`Request::Append`] of this connection,
+    /// which they would make too long. Answer: [`super::Reply::Done`]; nothing is stored before that append, and all of it with
+    /// it. Several add up, to at most [`super::STAGE_LIMIT`] bytes.
+    Stage(Vec<u8>),
     /// Kind 11: which segment begins with the newest snapshot? Answer: [`super::Reply::Start`].
     Snapshot,
     /// Kind 12: drop the closed segments that hold only events before this one. They are not needed: their hashes are kept
@@ -97,14 +97,19 @@ pub struct Append {
     pub previous: LeafHash,
     /// How far the log has come when this is on disk.
     pub after: Durable,
-    /// The records, in order: attachments before their entries, the seal at the end.
-    pub records: Vec<Record>,
+    /// The records, in order: attachments before their entries, the seal at the end. Whole records one behind the other, the
+    /// very bytes that will lie on disk; what they are is for the store to see.
+    pub records: Vec<u8>,
 }
 
 impl Request {
     /// The payload of a frame.
     pub fn encode(&self, id: u64) -> Vec<u8> {
-        let mut out = Writer::new();
+        let long = match self {
+            Self::Append(Append { records, .. }) | Self::Stage(records) => records.len(),
+            _ => 0,
+        };
+        let mut out = Writer::with_capacity(long + 256);
         out.array(3).uint(id);
         match self {
             Self::Hello { version, session } => {
@@ -140,7 +145,9 @@ impl Request {
             Self::Ping => {
                 out.uint(9).array(0);
             }
-            Self::Stage(records) => put_records(out.uint(10).array(1), records),
+            Self::Stage(records) => {
+                out.uint(10).array(1).bytes(records);
+            }
             Self::Snapshot => {
                 out.uint(11).array(0);
             }
@@ -209,7 +216,7 @@ impl Request {
             9 => fields(0).map(|()| Self::Ping)?,
             10 => {
                 fields(1)?;
-                Self::Stage(take_records(&mut reader)?)
+                Self::Stage(reader.bytes(APPEND_LIMIT)?.to_vec())
             }
             11 => fields(0).map(|()| Self::Snapshot)?,
             12 => {
@@ -233,7 +240,7 @@ impl Append {
             .uint(self.first.0)
             .bytes(self.previous.as_bytes());
         self.after.put(out);
-        put_records(out, &self.records);
+        out.bytes(&self.records);
     }
 
     fn take(reader: &mut Reader<'_>) -> Result<Self, CborError> {
@@ -242,32 +249,9 @@ impl Append {
         let first = Sequence(reader.uint()?);
         let previous = LeafHash::new(reader.array_of()?);
         let after = Durable::take(reader)?;
-        let records = take_records(reader)?;
+        let records = reader.bytes(APPEND_LIMIT)?.to_vec();
         Ok(Self { log_id, epoch, first, previous, after, records })
     }
-}
-
-fn put_records(out: &mut Writer, records: &[Record]) {
-    out.array(records.len());
-    for record in records {
-        out.array(2).uint(record.kind as u64).bytes(&record.payload);
-    }
-}
-
-fn take_records(reader: &mut Reader<'_>) -> Result<Vec<Record>, CborError> {
-    let mut records = Vec::new();
-    let mut total = 0;
-    for _ in 0..reader.array(APPEND_RECORDS)? {
-        exactly(reader.array(2)?, 2)?;
-        let kind = RecordKind::from_code(reader.number()?).ok_or(CborError::Range)?;
-        let payload = reader.bytes(APPEND_LIMIT)?;
-        total += payload.len();
-        if total > APPEND_LIMIT {
-            return Err(CborError::TooLong);
-        }
-        records.push(Record::new(kind, payload));
-    }
-    Ok(records)
 }
 
 pub(super) fn put_name(out: &mut Writer, name: SegmentName) {
