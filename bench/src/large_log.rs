@@ -10,7 +10,13 @@ use enclave_app::boot::{self, Booted};
 use sha2::{Digest as _, Sha256};
 use testkit::{nsm::MockImage, segments};
 use tokio_util::sync::CancellationToken;
-use transcode_confidential::{audit::segment::RecordKind, keys::KeyRotationPolicy};
+use transcode_confidential::{
+    audit::{LogState, Seal, segment::RecordKind},
+    ids::{Epoch, LeafHash, LogId, RootHash},
+    keys::KeyRotationPolicy,
+    secret::KeyMaterial,
+    signature::SigningKey,
+};
 
 use crate::{
     deployment::{Deployment, IMAGE},
@@ -18,13 +24,14 @@ use crate::{
     persisted, process,
 };
 
-const APPENDERS: usize = 2048;
 /// Events behind the snapshot.
-const BEHIND: usize = 1_000;
+const BEHIND: u64 = 1_000;
 
 pub(crate) struct LargeLog {
     system: Deployment,
     pub(crate) events: u64,
+    /// Events under one seal.
+    pub(crate) batch: usize,
     pub(crate) bytes: u64,
     pub(crate) grown_in: Duration,
 }
@@ -40,8 +47,8 @@ pub(crate) struct Boot {
 }
 
 impl LargeLog {
-    /// Appends until there are so many events, a snapshot near the end.
-    pub(crate) async fn grow(events: u64) -> Self {
+    /// Appends, so many under one seal, until there are so many events, a snapshot near the end.
+    pub(crate) async fn grow(events: u64, batch: usize) -> Self {
         let mut system = Deployment::prepared(KeyRotationPolicy::default()).await;
         system.start_proxy();
         let mut parts = process::enclave_parts(system.world.dir());
@@ -51,20 +58,15 @@ impl LargeLog {
         let ledger = custody.ledger.clone();
         persisted::make_key(&ledger).await;
         let begin = Instant::now();
-        while ledger.placed_size() < events.saturating_sub(2 * BEHIND as u64) {
-            let left = usize::try_from(events - ledger.placed_size()).unwrap() - BEHIND;
-            let round = left.min(1_000_000);
-            persisted::append(&ledger, APPENDERS.min(round), round).await;
-        }
+        persisted::append_batches(&ledger, batch, events.saturating_sub(BEHIND)).await;
         ledger.take_snapshot(|draft| draft).unwrap().persisted().await.unwrap();
-        let last = usize::try_from(events.saturating_sub(ledger.placed_size())).unwrap();
-        persisted::append(&ledger, 1, last).await;
+        persisted::append_batches(&ledger, batch, events).await;
         let grown_in = begin.elapsed();
         ledger.close();
         writer.await.unwrap().unwrap();
         system.stop_proxy();
         let events = ledger.persisted().size;
-        let mut log = Self { system, events, bytes: 0, grown_in };
+        let mut log = Self { system, events, batch, bytes: 0, grown_in };
         log.bytes = log.segments().iter().map(|path| path.metadata().unwrap().len()).sum();
         log
     }
@@ -106,6 +108,18 @@ impl LargeLog {
             std::hint::black_box(Sha256::digest(std::hint::black_box([1; 65])));
         }
         (processor_time() - begin) * self.events as f64 / leaves.len() as f64
+    }
+
+    /// Seconds that one core takes for verifying one signature a seal; of a hundred, scaled to the log.
+    pub(crate) fn signatures(&self) -> f64 {
+        let key = SigningKey::from_seed(&KeyMaterial::from_bytes([1; 32])).unwrap();
+        let state = LogState { epoch: Epoch(1), size: 1, root: RootHash::new([2; 32]), last: LeafHash::new([3; 32]) };
+        let seal = Seal::sign(&key, LogId::new([9; 16]), state);
+        let begin = processor_time();
+        for _ in 0..100 {
+            std::hint::black_box(&seal).verify(&key.public_key()).unwrap();
+        }
+        (processor_time() - begin) / 100.0 * self.events.div_ceil(self.batch as u64) as f64
     }
 
     /// Proxy and enclave as processes, until requests are answered; then both end, with a few more events on the log.

@@ -143,6 +143,14 @@ pub(crate) async fn append(ledger: &Ledger, appenders: usize, events: usize) -> 
     all
 }
 
+/// Appends batches of so many events, each when the one before is durable, until the log has `size`.
+pub(crate) async fn append_batches(ledger: &Ledger, batch: usize, size: u64) {
+    while let Some(left) = size.checked_sub(ledger.placed_size()).filter(|left| *left > 0) {
+        let entries = (0..left.min(batch as u64)).map(|_| draft().into()).collect();
+        ledger.place_together(entries).unwrap().persisted().await.unwrap();
+    }
+}
+
 /// The batches on disk, without the first events of the log.
 fn batches(log: &Path, skip: u64) -> Vec<Vec<u8>> {
     let (mut batches, mut batch, mut events) = (Vec::new(), Vec::new(), 0);

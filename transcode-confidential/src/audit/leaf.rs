@@ -175,7 +175,7 @@ impl<'a> LeafView<'a> {
     ///
     /// # Errors
     /// Whatever is not byte for byte what [`AuditEvent::to_leaf`] gives back for the event.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read(leaf: &'a [u8]) -> Result<Self, LeafError> {
         if leaf.len() > LEAF_LIMIT {
             return Err(LeafError::TooLong(leaf.len()));
@@ -290,7 +290,10 @@ fn put_name(out: &mut Writer, key: u64, field: &'static str, name: Option<&str>)
     Ok(())
 }
 
-#[inline]
+#[inline(always)]
 fn take_name<'a>(map: &mut MapReader<'_, 'a>, key: u64) -> Result<Option<&'a str>, CborError> {
-    map.optional(key)?.map(|reader| reader.text(NAME_LIMIT)).transpose()
+    match map.optional(key)? {
+        Some(reader) => reader.text(NAME_LIMIT).map(Some),
+        None => Ok(None),
+    }
 }

@@ -16,8 +16,8 @@ pub(super) fn tagged_sha256(tag: u8, bytes: &[u8]) -> [u8; 32] {
     let mut end = [0; 2 * BLOCK];
     let mut filled = 0;
     let mut put = |part: &[u8]| {
-        for (to, from) in end.iter_mut().skip(filled).zip(part) {
-            *to = *from;
+        if let Some(room) = end.get_mut(filled..filled + part.len()) {
+            room.copy_from_slice(part);
         }
         filled += part.len();
     };

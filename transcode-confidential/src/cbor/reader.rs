@@ -51,26 +51,26 @@ impl<'a> Reader<'a> {
     }
 
     /// An unsigned integer.
-    #[inline]
+    #[inline(always)]
     pub fn uint(&mut self) -> Result<u64, CborError> {
         self.head(Major::Unsigned)
     }
 
     /// An unsigned integer that fits `T`.
-    #[inline]
+    #[inline(always)]
     pub fn number<T: TryFrom<u64>>(&mut self) -> Result<T, CborError> {
         T::try_from(self.uint()?).map_err(|_| CborError::Range)
     }
 
     /// A byte string of at most `limit` bytes.
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&mut self, limit: usize) -> Result<&'a [u8], CborError> {
         let length = self.length(Major::Bytes, limit)?;
         self.take(length)
     }
 
     /// A byte string of exactly `N` bytes.
-    #[inline]
+    #[inline(always)]
     pub fn array_of<const N: usize>(&mut self) -> Result<[u8; N], CborError> {
         // Digests and keys have heads of two bytes.
         if N >= 24
@@ -85,14 +85,14 @@ impl<'a> Reader<'a> {
     }
 
     /// A text string of at most `limit` bytes.
-    #[inline]
+    #[inline(always)]
     pub fn text(&mut self, limit: usize) -> Result<&'a str, CborError> {
         let length = self.length(Major::Text, limit)?;
         std::str::from_utf8(self.take(length)?).map_err(|_| CborError::Utf8)
     }
 
     /// `true` or `false`.
-    #[inline]
+    #[inline(always)]
     pub fn bool(&mut self) -> Result<bool, CborError> {
         match self.take(1)? {
             [FALSE] => Ok(false),
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The head of a map with unsigned integer keys, at most `limit` of them.
-    #[inline]
+    #[inline(always)]
     pub fn int_map(&mut self, limit: usize) -> Result<MapReader<'_, 'a>, CborError> {
         let pairs = self.length(Major::Map, limit)?;
         Ok(MapReader { reader: self, left: pairs, last: None, next: None })
@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    #[inline]
+    #[inline(always)]
     fn length(&mut self, major: Major, limit: usize) -> Result<usize, CborError> {
         match usize::try_from(self.head(major)?) {
             Ok(length) if length <= limit => Ok(length),
@@ -131,7 +131,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, count: usize) -> Result<&'a [u8], CborError> {
         let (taken, rest) = self.rest.split_at_checked(count).ok_or(CborError::Truncated)?;
         self.rest = rest;
@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Most heads are one byte: keys, small numbers, short texts.
-    #[inline]
+    #[inline(always)]
     fn head(&mut self, expected: Major) -> Result<u64, CborError> {
         let (&first, rest) = self.rest.split_first().ok_or(CborError::Truncated)?;
         self.rest = rest;
@@ -150,12 +150,17 @@ impl<'a> Reader<'a> {
                 CborError::Type
             });
         }
-        match first & 0x1f {
-            small @ 0..=23 => Ok(u64::from(small)),
-            width => self.long_head(width),
+        match (first & 0x1f, self.rest) {
+            (small @ 0..=23, _) => Ok(u64::from(small)),
+            (24, [value @ 24..=255, rest @ ..]) => {
+                self.rest = rest;
+                Ok(u64::from(*value))
+            }
+            (width, _) => self.long_head(width),
         }
     }
 
+    #[inline(never)]
     fn long_head(&mut self, width: u8) -> Result<u64, CborError> {
         let (value, shortest) = match width {
             24 => (self.big_endian::<1>()?, 24),
@@ -186,7 +191,7 @@ pub struct MapReader<'r, 'a> {
 
 impl<'a> MapReader<'_, 'a> {
     /// The next key, or `None` after the last pair. Read its value with [`MapReader::value`] before the next call.
-    #[inline]
+    #[inline(always)]
     pub fn next_key(&mut self) -> Result<Option<u64>, CborError> {
         let key = self.peek()?;
         self.next = None;
@@ -194,7 +199,7 @@ impl<'a> MapReader<'_, 'a> {
     }
 
     /// Expects `key` as the next key and gives the reader at its value.
-    #[inline]
+    #[inline(always)]
     pub fn required(&mut self, key: u64) -> Result<&mut Reader<'a>, CborError> {
         if self.short_key() == Some(key) {
             self.pass_short_key(key);
@@ -208,7 +213,7 @@ impl<'a> MapReader<'_, 'a> {
     }
 
     /// Gives the reader at the value of `key` where that is the next key, else `None`, and the key is still the next.
-    #[inline]
+    #[inline(always)]
     pub fn optional(&mut self, key: u64) -> Result<Option<&mut Reader<'a>>, CborError> {
         match self.short_key() {
             Some(found) if found == key => self.pass_short_key(key),
@@ -233,7 +238,7 @@ impl<'a> MapReader<'_, 'a> {
     }
 
     /// The next key where it is one byte long and ascends, as nearly all do; it is not read yet.
-    #[inline]
+    #[inline(always)]
     fn short_key(&self) -> Option<u64> {
         let &key = self.reader.rest.first()?;
         let key = u64::from(key);
@@ -241,13 +246,14 @@ impl<'a> MapReader<'_, 'a> {
         (waits && key <= 23 && self.last.is_none_or(|last| last < key)).then_some(key)
     }
 
-    #[inline]
+    #[inline(always)]
     fn pass_short_key(&mut self, key: u64) {
         self.reader.rest = self.reader.rest.get(1..).unwrap_or_default();
         self.left -= 1;
         self.last = Some(key);
     }
 
+    #[inline(never)]
     fn peek(&mut self) -> Result<Option<u64>, CborError> {
         if self.next.is_some() || self.left == 0 {
             return Ok(self.next);

@@ -28,10 +28,10 @@ use transcode_confidential::{
 
 use super::stored;
 
-/// Bytes that are read at a time: far more than the longest record, so that little is moved, and the threads wake seldom.
-const CHUNK: usize = 1024 * 1024;
+/// Bytes that are read at a time: what is shared stays in the caches of the cores, and little is moved.
+const CHUNK: usize = 256 * 1024;
 /// Chunks that may be under way between two threads.
-const QUEUE: usize = 4;
+const QUEUE: usize = 16;
 
 /// Hands segments to a verifier until they end or it has seen enough, and the events to `sink` if there is one.
 ///
