@@ -125,6 +125,11 @@ impl LogMaker {
         self.seal(vec![(draft, records)]);
     }
 
+    /// From here on seals are signed by the key of an earlier epoch of the first enclave.
+    pub fn sign_as_epoch(&mut self, epoch: u8) {
+        self.epoch.as_mut().unwrap().0 = Arc::new(key(200 + epoch));
+    }
+
     /// Writes and seals a batch.
     pub fn batch(&mut self, drafts: Vec<EventDraft>) {
         self.seal(drafts.into_iter().map(|draft| (draft, Vec::new())).collect());
@@ -287,9 +292,12 @@ fn prepared(
     let shared = Arc::new(bytes.to_vec());
     let mut at = bytes.len().min(SegmentHeader::LEN);
     verifier.push(&bytes[..at], &mut |_| {});
+    let mut key = None;
     loop {
         let WholeRecords { length, footer, .. } = WholeRecords::of(&bytes[at..]);
         let prepared = prepare(Arc::clone(&shared), at..at + length);
+        let (prepared, last) = prepared.with_seals(key.or_else(|| verifier.epoch_key()));
+        key = last;
         push(
             verifier,
             match footer {

@@ -20,7 +20,7 @@ use transcode_confidential::{
     attestation::{ImagePolicy, Measurements},
     audit::{
         segment::{RECORD_HEAD, RecordKind, SegmentHeader},
-        verify::{Evidence, Note, Report, Verdict},
+        verify::{Evidence, LogVerifier, Note, Prepared, Report, Verdict},
     },
     time::SystemClock,
 };
@@ -104,6 +104,33 @@ fn every_byte_flipped_with_its_check_sums_mended_is_tampering() {
         }
     }
     println!("{cases} flipped bytes with mended check sums: all found");
+}
+
+#[test]
+fn a_seal_counts_only_under_the_key_of_its_own_epoch_whatever_was_tried_ahead() {
+    let Setting { hypervisor, image, .. } = Setting::new();
+    let mut log = LogMaker::new(&hypervisor, 2);
+    log.open_epoch(&image);
+    log.open_epoch(&image);
+    log.sign_as_epoch(1);
+    log.batch(vec![used("film-1", 1)]);
+    let measurements = image.measurements("enclave");
+    assert_eq!(verify(&hypervisor, measurements.clone(), log.segments(), &[]).verdict, Verdict::Tampered);
+
+    // Handed in so that the seal was verified ahead, under the key that did sign it.
+    let mut verifier = LogVerifier::new(hypervisor.trust_root(), measurements.into());
+    let [(first, opened), (second, bytes)] = log.segments() else { panic!("two epochs") };
+    verifier.segment(*first);
+    verifier.push(opened, &mut |_| {});
+    let key = verifier.epoch_key();
+    let (last, _, _) = frames(bytes)[frames(bytes).len() - 2];
+    verifier.segment(*second);
+    verifier.push(&bytes[..last], &mut |_| {});
+    assert!(!verifier.has_failed() && verifier.epoch_key() != key);
+    let (prepared, tried) = Prepared::unseen(Arc::new(bytes.clone()), last..bytes.len()).with_seals(key);
+    assert_eq!(tried, key);
+    verifier.push_unseen(prepared);
+    assert_eq!(verifier.finish().verdict, Verdict::Tampered);
 }
 
 #[test]

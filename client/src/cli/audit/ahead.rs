@@ -10,7 +10,7 @@ use std::{
     ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SendError, SyncSender, sync_channel},
     },
     thread,
@@ -24,6 +24,7 @@ use transcode_confidential::{
         verify::{LogVerifier, Prepared, SealedEvent},
     },
     ids::Digest,
+    signature::PublicKey,
 };
 
 use super::stored;
@@ -47,11 +48,12 @@ pub(super) fn verify<'a>(
     let (jobs, waiting) = sync_channel(QUEUE);
     let (digests, digesting) = sync_channel(QUEUE);
     let waiting = Mutex::new(waiting);
+    let probable = Mutex::new(None);
     let how = if sink.is_some() { Prepared::events } else { Prepared::unseen };
     thread::scope(|scope| {
         scope.spawn(move || digest(&digesting));
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| prepare(&waiting, how));
+            scope.spawn(|| prepare(&waiting, &probable, how));
         }
         scope.spawn(move || {
             let mut reader = Reader { parts, jobs, digests, used: VecDeque::new() };
@@ -61,7 +63,7 @@ pub(super) fn verify<'a>(
                 }
             }
         });
-        walk(coming, verifier, bar, sink)
+        walk(coming, verifier, &probable, bar, sink)
     })
 }
 
@@ -205,13 +207,25 @@ fn fill(bytes: &mut Vec<u8>, file: &mut Box<dyn Read>, length: usize) -> io::Res
     file.by_ref().take(length as u64).read_to_end(bytes)
 }
 
-fn prepare(waiting: &Mutex<Receiver<Job>>, how: impl Fn(Arc<Vec<u8>>, Range<usize>) -> Prepared) {
+/// The key that probably signed the seals that are read now. Nobody relies on it: a wrong one costs time.
+type Probable = Mutex<Option<PublicKey>>;
+
+fn prepare(waiting: &Mutex<Receiver<Job>>, probable: &Probable, how: impl Fn(Arc<Vec<u8>>, Range<usize>) -> Prepared) {
     loop {
-        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = locked(waiting).recv();
         let Ok(Job(Piece(bytes, range), done)) = job else { return };
+        let key = *locked(probable);
+        let (prepared, last) = how(bytes, range).with_seals(key);
+        if last != key {
+            *locked(probable) = last;
+        }
         // Who waited may have seen enough.
-        let _ = done.send(how(bytes, range));
+        let _ = done.send(prepared);
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn digest(digesting: &Receiver<Digesting>) {
@@ -231,6 +245,7 @@ fn digest(digesting: &Receiver<Digesting>) {
 fn walk(
     coming: Receiver<Part>,
     verifier: &mut LogVerifier,
+    probable: &Probable,
     bar: &ProgressBar,
     mut sink: Option<&mut dyn FnMut(SealedEvent)>,
 ) -> Result<(), (PathBuf, io::Error)> {
@@ -255,6 +270,10 @@ fn walk(
                     Some(sink) => verifier.push_prepared(prepared, sink),
                     None => verifier.push_unseen(prepared),
                 }
+                // In a log that does not begin with the opening of an epoch, this is where its key becomes known.
+                let mut probable = locked(probable);
+                *probable = probable.or_else(|| verifier.epoch_key());
+                drop(probable);
                 bar.inc(bytes as u64);
             }
             Part::Unreadable(what) => verifier.unreadable(what),

@@ -3,10 +3,11 @@ use std::{ops::Range, sync::Arc};
 use super::run::{Run, Runs};
 use crate::{
     audit::{
-        AuditEvent, LeafError, decode_leaf,
+        AuditEvent, EventBody, LeafError, Seal, decode_leaf,
         segment::{Record, RecordKind, RecordViews},
     },
     ids::Digest,
+    signature::PublicKey,
 };
 
 /// Whole records of a segment with everything about them that can be found out without knowing the log: for verifying on
@@ -41,12 +42,14 @@ pub(super) struct PreparedRecord {
     pub(super) event: Option<Result<AuditEvent, LeafError>>,
     /// SHA-256 of the file before a footer's record.
     pub(super) content: Option<Digest>,
+    /// The key under which the signature of a seal was verified.
+    pub(super) signed_by: Option<PublicKey>,
 }
 
 impl PreparedRecord {
     pub(super) fn new(record: Record) -> Self {
         let event = (record.kind == RecordKind::Entry).then(|| decode_leaf(&record.payload));
-        Self { record, event, content: None }
+        Self { record, event, content: None, signed_by: None }
     }
 }
 
@@ -76,6 +79,28 @@ impl Prepared {
             last.content = Some(content);
         }
         self
+    }
+
+    /// Verifies the seals among these records under the key that is probably theirs: the key of the epoch that is opened here,
+    /// if one is, else `probable`. A seal under another key is left to the verifier, as all are without this. Gives the key
+    /// that was tried last, which is probably that of the records behind.
+    #[must_use]
+    pub fn with_seals(mut self, probable: Option<PublicKey>) -> (Self, Option<PublicKey>) {
+        let mut key = probable;
+        let records = self.parts.iter_mut().filter_map(|part| match part {
+            Part::Records(records) => Some(records),
+            Part::Run(_) => None,
+        });
+        for prepared in records.flatten() {
+            if let Some(Ok(AuditEvent { body: Some(EventBody::EpochOpened(opened)), .. })) = &prepared.event {
+                key = Some(opened.epoch_key);
+            }
+            if prepared.record.kind == RecordKind::Seal {
+                let seal = Seal::from_bytes(&prepared.record.payload);
+                prepared.signed_by = key.filter(|key| seal.is_some_and(|seal| seal.verify(key).is_ok()));
+            }
+        }
+        (self, key)
     }
 
     /// The bytes of all these records.

@@ -11,6 +11,7 @@ use crate::{
         },
     },
     ids::Digest,
+    signature::PublicKey,
 };
 
 /// What was found out about a record before it was handed in.
@@ -18,6 +19,7 @@ use crate::{
 pub(super) struct Ahead {
     pub(super) event: Option<Result<AuditEvent, LeafError>>,
     pub(super) content: Option<Digest>,
+    pub(super) signed_by: Option<PublicKey>,
 }
 
 impl LogVerifier {
@@ -31,6 +33,12 @@ impl LogVerifier {
     /// As [`LogVerifier::push_prepared`] where nobody wants the events: runs of ordinary ones are taken in as a whole.
     pub fn push_unseen(&mut self, prepared: Prepared) {
         self.push_parts(prepared, None);
+    }
+
+    /// The key of the newest epoch that is known: probably that of the seals that come next.
+    pub fn epoch_key(&self) -> Option<PublicKey> {
+        let opening = self.opening.as_ref().map(|(_, opening)| opening.epoch_key);
+        opening.or_else(|| self.epoch_keys.last_key_value().map(|(_, key)| *key))
     }
 
     fn push_parts(&mut self, prepared: Prepared, sink: Option<&mut dyn FnMut(SealedEvent)>) {
@@ -95,12 +103,12 @@ impl LogVerifier {
     }
 
     fn take_record(&mut self, prepared: PreparedRecord, sink: &mut dyn FnMut(SealedEvent)) -> Checked {
-        let PreparedRecord { record, event, content } = prepared;
+        let PreparedRecord { record, event, content, signed_by } = prepared;
         let Some(segment) = self.current.as_mut().filter(|segment| !segment.passed_over) else { return Ok(()) };
         segment.checking = Some(segment.records.offset());
         segment.records.pass(record.disk_len());
         segment.content = None;
-        self.ahead = Ahead { event, content };
+        self.ahead = Ahead { event, content, signed_by };
         let checked = self.record(record, sink);
         // What was found out about one record is never said of another.
         self.ahead = Ahead::default();
