@@ -41,6 +41,9 @@ impl KeyMaterial {
     }
 
     /// Draws fresh material.
+    ///
+    /// # Errors
+    /// [`EntropyError`].
     pub fn generate(entropy: &dyn Entropy) -> Result<Self, EntropyError> {
         let mut material = Self(Box::new([0; 32]));
         entropy.fill(material.0.as_mut_slice())?;

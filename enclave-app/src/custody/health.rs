@@ -17,6 +17,9 @@ pub struct KmsCounters {
 
 impl KmsCounters {
     /// Takes in the outcome of a call and passes it on.
+    ///
+    /// # Errors
+    /// The call's own.
     pub fn observe<T>(&self, outcome: Result<T, KmsError>) -> Result<T, KmsError> {
         if outcome.is_ok() {
             self.succeeded.fetch_add(1, Ordering::Relaxed);

@@ -1,10 +1,15 @@
 //! What fuzzing starts from: one small input for each form that a decoder knows.
 
 use transcode_confidential::{
-    audit::segment::{Record, RecordKind, SegmentName},
-    ids::{Epoch, LeafHash, LogId, Sequence},
+    audit::{
+        LogState, Seal, leaf_hash,
+        segment::{Record, RecordKind, SegmentName},
+    },
+    ids::{Epoch, LeafHash, LogId, RootHash, Sequence},
     protocol::frame::FrameHead,
     protocol::host::{Append, Credentials, Durable, HostError, Reply, Request, SegmentInfo, Welcome},
+    secret::KeyMaterial,
+    signature::SigningKey,
 };
 
 use super::{document::EXAMPLE, material};
@@ -156,20 +161,14 @@ const NAME: SegmentName = SegmentName { first: Sequence(9), epoch: Epoch(2) };
 const DURABLE: Durable = Durable { size: 12, last: LeafHash::ZERO };
 
 fn requests() -> Vec<Request> {
-    let append = Append {
-        log_id: LogId::new([7; 16]),
-        epoch: Epoch(2),
-        first: Sequence(9),
-        previous: LeafHash::ZERO,
-        after: DURABLE,
-        records: [Record::new(RecordKind::Entry, *b"leaf"), Record::new(RecordKind::Seal, *b"seal")].iter().fold(
-            Vec::new(),
-            |mut bytes, record| {
-                record.write_to(&mut bytes);
-                bytes
-            },
-        ),
-    };
+    let (log_id, last) = (LogId::new([7; 16]), leaf_hash(b"leaf"));
+    let key = SigningKey::from_seed(&KeyMaterial::from_bytes([1; 32])).unwrap();
+    let state = LogState { epoch: Epoch(2), size: 10, root: RootHash::new([0; 32]), last };
+    let mut records = Vec::new();
+    Record::new(RecordKind::Entry, *b"leaf").write_to(&mut records);
+    Record::new(RecordKind::Seal, Seal::sign(&key, log_id, state).to_bytes()).write_to(&mut records);
+    let after = Durable { size: 10, last };
+    let append = Append { log_id, epoch: Epoch(2), first: Sequence(9), previous: LeafHash::ZERO, after, records };
     vec![
         Request::Hello { version: 1, session: [1; 16] },
         Request::Segments { after: Some(NAME) },

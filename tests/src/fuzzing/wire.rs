@@ -9,10 +9,14 @@ use std::{
 
 use client::reconcile::Playlist;
 use enclave_app::{config::Config as EnclaveConfig, kms::KeyArn};
-use parent_proxy::egress::{preamble, read_preamble};
+use parent_proxy::{
+    egress::{preamble, read_preamble},
+    store,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::runtime::{Builder, Runtime};
 use transcode_confidential::{
+    audit::segment::{RecordKind, RecordViews},
     ids::{KeyId, LogId, Principal},
     message::EncryptionContext,
     protocol::{
@@ -23,7 +27,7 @@ use transcode_confidential::{
             UnwrapDataKeys,
         },
         frame::{FRAME_LIMIT, FrameHead},
-        host::{Reply, Request},
+        host::{Append, Reply, Request},
         metrics::{Report, fingerprint},
         policy::{Policy, SignedPolicy},
     },
@@ -55,9 +59,23 @@ pub(super) fn host_protocol(input: &[u8]) {
 fn payload(bytes: &[u8]) {
     if let Ok((id, request)) = Request::decode(bytes) {
         assert_eq!(request.encode(id), bytes);
+        if let Request::Append(append) = request {
+            batch(append);
+        }
     }
     if let Ok((id, reply)) = Reply::decode(bytes) {
         assert_eq!(reply.encode(id), bytes);
+    }
+}
+
+/// What the parent would store can be read to its end, which is its only seal.
+fn batch(append: Append) {
+    let bytes = append.records.clone();
+    if store::Batch::new(append).is_ok() {
+        let mut records = RecordViews::of(&bytes);
+        let seals: Vec<bool> = records.by_ref().map(|record| record.kind == RecordKind::Seal).collect();
+        assert!(records.rest().is_empty());
+        assert_eq!(seals.iter().position(|is_seal| *is_seal), Some(seals.len() - 1));
     }
 }
 

@@ -159,18 +159,19 @@ async fn recovered(what: &str, world: &World, operator: &testkit::world::Caller)
     }
 }
 
-/// Strikes one in `stride` bytes of a stream in every way; `STREAM_STRIDE` has another number, `STREAM_NAME` a part of the names
-/// of those streams that are struck at all.
+/// Strikes one in `stride` bytes of a stream in every way; `STREAM_STRIDE` has another number, `STREAM_FROM` the first byte, and
+/// `STREAM_NAME` a part of the names of those streams that are struck at all.
 async fn strike(stream: Stream, stride: u64) {
     if std::env::var("STREAM_NAME").is_ok_and(|part| !stream.name.contains(&part)) {
         return println!("{}: left out", stream.name);
     }
-    let stride = std::env::var("STREAM_STRIDE").ok().and_then(|text| text.parse().ok()).unwrap_or(stride);
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (stride, from) = (number("STREAM_STRIDE").unwrap_or(stride), number("STREAM_FROM").unwrap_or(0));
     let mut strikes = Vec::new();
     for direction in [Forth, Back] {
         let length = stream.length(direction).await;
         println!("{}: {length} bytes {direction:?}", stream.name);
-        for (number, offset) in (0..length).step_by(stride as usize).enumerate() {
+        for (number, offset) in (from..length).step_by(stride as usize).enumerate() {
             let delayed = Fault::Delayed(Duration::from_millis(5));
             // With a stride, each of the three ways gets bytes of its own.
             let ways = if stride == 1 {

@@ -35,6 +35,9 @@ pub struct UnverifiedDocument<'a> {
 
 impl<'a> UnverifiedDocument<'a> {
     /// Reads received bytes strictly: the scanner first, then the fields. No signature is looked at.
+    ///
+    /// # Errors
+    /// [`Refusal::TooLarge`], or the [`Refusal`] that names what is not as a document has it, and where.
     pub fn parse(received: &'a [u8]) -> Result<Self, Refusal> {
         if received.len() > MAX_SIZE {
             return Err(Refusal::TooLarge { size: received.len() });
@@ -57,6 +60,9 @@ impl<'a> UnverifiedDocument<'a> {
 
     /// Verifies a document that was made just now: all certificates are valid `now`, it is fresh, and its image is
     /// accepted. Only the result of this can authorise the release of anything.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] that applies: certificates, signature, image, freshness.
     pub fn verify_live(
         self,
         root: &TrustRoot,
@@ -71,6 +77,9 @@ impl<'a> UnverifiedDocument<'a> {
 
     /// Verifies a document from a log or archive at its own signed time. The result says that an enclave of that image
     /// once attested this; it may be years old, and its key may have leaked since.
+    ///
+    /// # Errors
+    /// The first [`Refusal`] that applies: certificates, signature, image.
     pub fn verify_archived(self, root: &TrustRoot, image: &ImagePolicy) -> Result<VerifiedDocument<Archived>, Refusal> {
         let image = self.check(root, self.claims.timestamp(), image)?;
         Ok(self.verified(image))
@@ -193,6 +202,9 @@ impl<S: Verification> VerifiedDocument<S> {
     }
 
     /// What the document was made for, refused where that is anything but `expected`. Each consumer calls this first.
+    ///
+    /// # Errors
+    /// The [`Refusal`] of user data that cannot be read or were made for something else.
     pub fn require_purpose(&self, expected: Purpose) -> Result<UserData, Refusal> {
         UserData::for_purpose(self.user_data(), expected)
     }

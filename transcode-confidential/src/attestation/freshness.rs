@@ -26,6 +26,9 @@ impl Nonce {
     pub const LEN: usize = 32;
 
     /// Draws a fresh one.
+    ///
+    /// # Errors
+    /// [`EntropyError`].
     pub fn generate(entropy: &dyn Entropy) -> Result<Self, EntropyError> {
         let mut bytes = [0; Self::LEN];
         entropy.fill(&mut bytes)?;

@@ -29,6 +29,9 @@ pub struct ExpectedImage {
 
 impl ExpectedImage {
     /// An image by its registers, accepted until `not_after` where that is given. All findings are reported at once.
+    ///
+    /// # Errors
+    /// [`MeasurementsError`] with every register that cannot be accepted.
     pub fn new(label: &str, not_after: Option<Timestamp>, pcrs: Pcrs) -> Result<Self, MeasurementsError> {
         let image = Self { label: label.to_owned(), not_after, pcrs };
         let problems = file::problems_of(&image);
@@ -36,6 +39,9 @@ impl ExpectedImage {
     }
 
     /// The same registers as in a document or in this enclave, as far as they identify the image: PCR0 to PCR2.
+    ///
+    /// # Errors
+    /// [`MeasurementsError`], where PCR0 to PCR2 are missing or zero.
     pub fn same_as(label: &str, pcrs: &Pcrs) -> Result<Self, MeasurementsError> {
         let identifying = pcrs.iter().filter(|(index, _)| PcrIndex::OF_IMAGE.contains(index));
         Self::new(label, None, identifying.map(|(index, value)| (index, *value)).collect())
@@ -76,6 +82,9 @@ pub struct NoImages;
 
 impl Measurements {
     /// These images.
+    ///
+    /// # Errors
+    /// [`NoImages`] for none.
     pub fn new(images: Vec<ExpectedImage>) -> Result<Self, NoImages> {
         if images.is_empty() { Err(NoImages) } else { Ok(Self { images }) }
     }
@@ -94,6 +103,9 @@ impl Measurements {
     /// let error = Measurements::from_json(file).unwrap_err();
     /// assert!(error.to_string().contains(r#"image 1 ("1.0"): PCR2 is all zeros"#));
     /// ```
+    ///
+    /// # Errors
+    /// [`MeasurementsError`] with every problem.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, MeasurementsError> {
         file::read(json.as_ref())
     }

@@ -178,6 +178,9 @@ impl UserData {
     }
 
     /// Reads exactly what [`UserData::encode`] writes, and nothing else.
+    ///
+    /// # Errors
+    /// [`CborError`], the first that applies.
     pub fn decode(bytes: &[u8]) -> Result<Self, CborError> {
         let mut reader = Reader::new(bytes);
         let mut map = reader.int_map(7)?;

@@ -46,6 +46,9 @@ impl TrustRoot {
     }
 
     /// A root of one's own, in DER. Whoever holds its key can attest anything to this verifier.
+    ///
+    /// # Errors
+    /// [`TrustRootError::Certificate`], for what a root must have and this certificate has not.
     pub fn from_der(der: &[u8]) -> Result<Self, TrustRootError> {
         let certificate = Certificate::read(der)?;
         certificate.check_place(Position::Root, &certificate)?;
@@ -55,6 +58,9 @@ impl TrustRoot {
     }
 
     /// A root of one's own, as one certificate in PEM.
+    ///
+    /// # Errors
+    /// [`TrustRootError`].
     pub fn from_pem(pem: &[u8]) -> Result<Self, TrustRootError> {
         let mut certificates = CertificateDer::pem_slice_iter(pem);
         match (certificates.next(), certificates.next()) {

@@ -51,18 +51,27 @@ impl<'a> Reader<'a> {
     }
 
     /// An unsigned integer.
+    ///
+    /// # Errors
+    /// [`CborError`]: another type, not the shortest encoding, or the end of the input.
     #[inline(always)]
     pub fn uint(&mut self) -> Result<u64, CborError> {
         self.head(Major::Unsigned)
     }
 
     /// An unsigned integer that fits `T`.
+    ///
+    /// # Errors
+    /// As [`Reader::uint`]; [`CborError::Range`] for what does not fit.
     #[inline(always)]
     pub fn number<T: TryFrom<u64>>(&mut self) -> Result<T, CborError> {
         T::try_from(self.uint()?).map_err(|_| CborError::Range)
     }
 
     /// A byte string of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`CborError`]: another type, not the shortest head, longer than `limit`, or the end of the input.
     #[inline(always)]
     pub fn bytes(&mut self, limit: usize) -> Result<&'a [u8], CborError> {
         let length = self.length(Major::Bytes, limit)?;
@@ -70,6 +79,9 @@ impl<'a> Reader<'a> {
     }
 
     /// A byte string of exactly `N` bytes.
+    ///
+    /// # Errors
+    /// As [`Reader::bytes`]; [`CborError::Range`] for another length.
     #[inline(always)]
     pub fn array_of<const N: usize>(&mut self) -> Result<[u8; N], CborError> {
         // Digests and keys have heads of two bytes.
@@ -85,6 +97,9 @@ impl<'a> Reader<'a> {
     }
 
     /// A text string of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// As [`Reader::bytes`]; [`CborError::Utf8`].
     #[inline(always)]
     pub fn text(&mut self, limit: usize) -> Result<&'a str, CborError> {
         let length = self.length(Major::Text, limit)?;
@@ -92,6 +107,9 @@ impl<'a> Reader<'a> {
     }
 
     /// `true` or `false`.
+    ///
+    /// # Errors
+    /// [`CborError::Type`] or [`CborError::Truncated`].
     #[inline(always)]
     pub fn bool(&mut self) -> Result<bool, CborError> {
         match self.take(1)? {
@@ -102,11 +120,17 @@ impl<'a> Reader<'a> {
     }
 
     /// The head of an array; gives the number of items that follow.
+    ///
+    /// # Errors
+    /// [`CborError`]: another type, not the shortest head, more items than `limit`, or the end of the input.
     pub fn array(&mut self, limit: usize) -> Result<usize, CborError> {
         self.length(Major::Array, limit)
     }
 
     /// The head of a map with unsigned integer keys, at most `limit` of them.
+    ///
+    /// # Errors
+    /// As [`Reader::array`].
     #[inline(always)]
     pub fn int_map(&mut self, limit: usize) -> Result<MapReader<'_, 'a>, CborError> {
         let pairs = self.length(Major::Map, limit)?;
@@ -114,6 +138,9 @@ impl<'a> Reader<'a> {
     }
 
     /// Succeeds where every byte was read.
+    ///
+    /// # Errors
+    /// [`CborError::Trailing`].
     pub const fn end(&self) -> Result<(), CborError> {
         if self.rest.is_empty() { Ok(()) } else { Err(CborError::Trailing) }
     }
@@ -191,6 +218,9 @@ pub struct MapReader<'r, 'a> {
 
 impl<'a> MapReader<'_, 'a> {
     /// The next key, or `None` after the last pair. Read its value with [`MapReader::value`] before the next call.
+    ///
+    /// # Errors
+    /// [`CborError::KeyOrder`], or that of the key as a number.
     #[inline(always)]
     pub fn next_key(&mut self) -> Result<Option<u64>, CborError> {
         let key = self.peek()?;
@@ -199,6 +229,9 @@ impl<'a> MapReader<'_, 'a> {
     }
 
     /// Expects `key` as the next key and gives the reader at its value.
+    ///
+    /// # Errors
+    /// [`CborError::MissingKey`], [`CborError::UnknownKey`] for a smaller one, or as [`MapReader::next_key`].
     #[inline(always)]
     pub fn required(&mut self, key: u64) -> Result<&mut Reader<'a>, CborError> {
         if self.short_key() == Some(key) {
@@ -213,6 +246,9 @@ impl<'a> MapReader<'_, 'a> {
     }
 
     /// Gives the reader at the value of `key` where that is the next key, else `None`, and the key is still the next.
+    ///
+    /// # Errors
+    /// As [`MapReader::next_key`].
     #[inline(always)]
     pub fn optional(&mut self, key: u64) -> Result<Option<&mut Reader<'a>>, CborError> {
         match self.short_key() {
@@ -230,6 +266,9 @@ impl<'a> MapReader<'_, 'a> {
     }
 
     /// Succeeds where every pair was read.
+    ///
+    /// # Errors
+    /// [`CborError::UnknownKey`], or as [`MapReader::next_key`].
     pub fn end(mut self) -> Result<(), CborError> {
         match self.next_key()? {
             None => Ok(()),

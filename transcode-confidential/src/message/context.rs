@@ -60,6 +60,9 @@ impl EncryptionContext {
     }
 
     /// A context of the given pairs, in any order.
+    ///
+    /// # Errors
+    /// As [`EncryptionContext::insert`], for the first pair that it refuses.
     pub fn from_pairs<K: Into<String>, V: Into<String>>(
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self, ContextError> {
@@ -70,6 +73,9 @@ impl EncryptionContext {
     }
 
     /// Adds one pair; the context is unchanged where that fails.
+    ///
+    /// # Errors
+    /// [`ContextError`]: a reserved or repeated key, too many pairs, too many bytes.
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<String>) -> Result<(), ContextError> {
         let (key, value) = (key.into(), value.into());
         if key.starts_with(RESERVED_PREFIX) {

@@ -29,6 +29,9 @@ pub struct IssuedDataKey {
 
 impl IssuedDataKey {
     /// Draws a data key and wraps it, bound to `context`: one use of the wrapping key.
+    ///
+    /// # Errors
+    /// [`MessageError::Entropy`].
     pub fn issue(
         wrap: &WrappingKey<'_>,
         context: &EncryptionContext,

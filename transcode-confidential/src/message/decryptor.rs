@@ -45,11 +45,17 @@ impl Decryptor {
     ///
     /// On error `out` may have gained frames that precede the bad one; they are authentic, and the message is not to be
     /// trusted to be complete. Every later call fails.
+    ///
+    /// # Errors
+    /// [`MessageError::Malformed`], [`MessageError::Unauthentic`]; [`MessageError::GivenUp`] after either.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), MessageError> {
         self.advance(input, out).inspect_err(|_| self.state = State::Failed)
     }
 
     /// Succeeds where the final frame was verified. Only then is what was released the whole message.
+    ///
+    /// # Errors
+    /// [`MessageError::Malformed`] for a message that was cut; [`MessageError::GivenUp`].
     pub fn finish(self) -> Result<(), MessageError> {
         match self.state {
             State::Complete => Ok(()),

@@ -32,6 +32,9 @@ impl fmt::Debug for Encryptor {
 
 impl Encryptor {
     /// Draws a data key, wraps it (one use of the wrapping key) and appends the header to `out`.
+    ///
+    /// # Errors
+    /// [`MessageError::Entropy`].
     pub fn begin(
         wrap: &WrappingKey<'_>,
         context: &EncryptionContext,
@@ -43,6 +46,9 @@ impl Encryptor {
     }
 
     /// Appends the header to `out`, with a data key that somebody else issued.
+    ///
+    /// # Errors
+    /// [`MessageError::Entropy`].
     pub fn begin_issued(
         issued: IssuedDataKey,
         frame_length: FrameLength,
@@ -54,6 +60,9 @@ impl Encryptor {
     }
 
     /// Takes plaintext and appends to `out` every frame that it completes.
+    ///
+    /// # Errors
+    /// [`MessageError::TooManyFrames`]; the message cannot go on then.
     pub fn push(&mut self, mut plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), MessageError> {
         let frame = self.frame_length.as_usize();
         if !self.pending.is_empty() {
@@ -77,6 +86,9 @@ impl Encryptor {
     }
 
     /// Appends the final frame, which holds what is left, possibly nothing.
+    ///
+    /// # Errors
+    /// As [`Encryptor::push`].
     pub fn finish(mut self, out: &mut Vec<u8>) -> Result<(), MessageError> {
         let last = std::mem::take(&mut self.pending);
         self.seal(FrameKind::Final, &last, out)

@@ -27,6 +27,9 @@ impl FrameLength {
     pub const DEFAULT: Self = Self(64 << 10);
 
     /// A frame length within bounds.
+    ///
+    /// # Errors
+    /// [`MessageError::FrameLength`].
     pub const fn new(bytes: u32) -> Result<Self, MessageError> {
         if bytes == 0 || bytes > Self::MAX.0 { Err(MessageError::FrameLength(bytes)) } else { Ok(Self(bytes)) }
     }

@@ -93,23 +93,35 @@ impl ParsedHeader {
     }
 
     /// Refuses a message that lacks any of these pairs. It may have more.
+    ///
+    /// # Errors
+    /// [`MessageError::OtherContext`].
     pub fn require_context(&self, expected: &EncryptionContext) -> Result<(), MessageError> {
         if self.context.includes(expected) { Ok(()) } else { Err(MessageError::OtherContext) }
     }
 
     /// Unwraps the data key and authenticates the header, context included.
+    ///
+    /// # Errors
+    /// [`MessageError::OtherKey`] where none of its data keys is wrapped under this key; [`MessageError::Unauthentic`].
     pub fn unwrap(self, wrap: &WrappingKey<'_>) -> Result<Decryptor, MessageError> {
         let data_key = self.unwrap_data_key(wrap)?;
         self.decrypt_with(&data_key)
     }
 
     /// Authenticates the header, context included, with a data key that was unwrapped elsewhere.
+    ///
+    /// # Errors
+    /// [`MessageError::Unauthentic`].
     pub fn decrypt_with(self, data_key: &DataKey) -> Result<Decryptor, MessageError> {
         let keys = self.authenticate(data_key)?;
         Ok(Decryptor::new(keys.key, self.message_id, self.frame_length))
     }
 
     /// As [`decrypt_with`](Self::decrypt_with), for those who open frames on several cores.
+    ///
+    /// # Errors
+    /// [`MessageError::Unauthentic`].
     pub fn frames_with(self, data_key: &DataKey) -> Result<FrameReader, MessageError> {
         let keys = self.authenticate(data_key)?;
         Ok(FrameReader::new(keys.key, self.message_id, self.frame_length))

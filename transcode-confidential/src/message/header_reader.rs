@@ -19,6 +19,9 @@ impl HeaderReader {
 
     /// Takes bytes from the front of `input` and leaves there what follows the header. `None` means that all of `input`
     /// was taken and more is needed. A header that is refused stays refused.
+    ///
+    /// # Errors
+    /// [`MessageError::Malformed`], each time; [`MessageError::GivenUp`] behind a header that was given out.
     pub fn push(&mut self, input: &mut &[u8]) -> Result<Option<ParsedHeader>, MessageError> {
         if let Some(failed) = self.failed {
             return Err(failed);

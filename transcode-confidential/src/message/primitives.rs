@@ -40,12 +40,18 @@ impl ReferenceKey {
     }
 
     /// Encrypts `in_out` in place.
+    ///
+    /// # Errors
+    /// [`CipherError`], for more bytes than the cipher takes.
     pub fn seal(&self, nonce: Nonce, aad: &[u8], in_out: &mut [u8]) -> Result<Tag, CipherError> {
         let tag = self.0.encrypt_inout_detached(&nonce.0.into(), aad, in_out.into()).map_err(|_| CipherError)?;
         Ok(Tag(tag.into()))
     }
 
     /// Decrypts `in_out` in place; on error its content must not be used.
+    ///
+    /// # Errors
+    /// [`CipherError`], whatever is wrong.
     pub fn open(&self, nonce: Nonce, aad: &[u8], in_out: &mut [u8], tag: Tag) -> Result<(), CipherError> {
         self.0.decrypt_inout_detached(&nonce.0.into(), aad, in_out.into(), &tag.0.into()).map_err(|_| CipherError)
     }
@@ -62,12 +68,18 @@ pub struct BulkKey(LessSafeKey);
 
 impl BulkKey {
     /// Expands the key.
+    ///
+    /// # Errors
+    /// [`CipherError`], which does not happen for a key of this length.
     pub fn new(material: &KeyMaterial) -> Result<Self, CipherError> {
         let key = UnboundKey::new(&AES_256_GCM, material.expose()).map_err(|_| CipherError)?;
         Ok(Self(LessSafeKey::new(key)))
     }
 
     /// Encrypts `in_out` in place.
+    ///
+    /// # Errors
+    /// [`CipherError`], for more bytes than the cipher takes.
     pub fn seal(&self, nonce: Nonce, aad: &[u8], in_out: &mut [u8]) -> Result<Tag, CipherError> {
         let nonce = LcNonce::assume_unique_for_key(nonce.0);
         let tag = self.0.seal_in_place_separate_tag(nonce, Aad::from(aad), in_out).map_err(|_| CipherError)?;
@@ -75,6 +87,9 @@ impl BulkKey {
     }
 
     /// Decrypts `in_out` in place; on error its content must not be used.
+    ///
+    /// # Errors
+    /// [`CipherError`], whatever is wrong.
     pub fn open(&self, nonce: Nonce, aad: &[u8], in_out: &mut [u8], tag: Tag) -> Result<(), CipherError> {
         let nonce = LcNonce::assume_unique_for_key(nonce.0);
         self.0.open_in_place_separate_tag(nonce, Aad::from(aad), &tag.0, in_out).map(|_| ()).map_err(|_| CipherError)
@@ -104,6 +119,9 @@ impl HkdfSha512 {
     }
 
     /// HKDF-Expand to the whole of `out`.
+    ///
+    /// # Errors
+    /// [`HkdfLength`].
     pub fn expand(&self, info: &[u8], out: &mut [u8]) -> Result<(), HkdfLength> {
         self.0.expand(info, out).map_err(|_| HkdfLength)
     }

@@ -45,6 +45,9 @@ impl WrappedDataKey {
     const MAX_INFO: usize = KeyId::MAX + "#4294967295".len() + 4 + 4 + Self::IV_LEN;
 
     /// Wraps a data key with AES-256-GCM under a random IV, with the serialized context as associated data.
+    ///
+    /// # Errors
+    /// [`MessageError::Entropy`].
     pub fn wrap(
         data_key: &DataKey,
         wrap: &WrappingKey<'_>,
@@ -64,6 +67,9 @@ impl WrappedDataKey {
     }
 
     /// Gives the data key back, where key, version and context are those that it was wrapped under.
+    ///
+    /// # Errors
+    /// [`MessageError::OtherKey`], [`MessageError::Unauthentic`].
     pub fn unwrap(&self, wrap: &WrappingKey<'_>, context: &EncryptionContext) -> Result<DataKey, MessageError> {
         if !self.is_under(wrap) {
             return Err(MessageError::OtherKey);
@@ -105,6 +111,9 @@ impl WrappedDataKey {
     }
 
     /// Reads [`to_bytes`](Self::to_bytes), and nothing else.
+    ///
+    /// # Errors
+    /// [`MessageError::Malformed`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MessageError> {
         let mut cursor = Cursor::new(bytes);
         match EncryptedDataKey::parse(&mut cursor) {

@@ -29,6 +29,9 @@ impl FrameReader {
 
     /// Finds the whole frames at the front of `bytes`; what is behind them must come again, with more. Nothing of them is
     /// authenticated yet.
+    ///
+    /// # Errors
+    /// [`MessageError::Malformed`]; [`MessageError::GivenUp`] after it.
     pub fn take(&mut self, bytes: &[u8]) -> Result<FrameRun, MessageError> {
         let mut run = FrameRun { cipher: Arc::clone(&self.cipher), frames: Vec::new(), length: 0 };
         while let Some(rest) = bytes.get(run.length..).filter(|rest| !rest.is_empty()) {
@@ -64,6 +67,9 @@ impl FrameReader {
     }
 
     /// Succeeds where the final frame was found.
+    ///
+    /// # Errors
+    /// [`MessageError::Malformed`] for a message that was cut.
     pub fn finish(self) -> Result<(), MessageError> {
         if self.complete { Ok(()) } else { Err(MessageError::Malformed(Malformed::Truncated)) }
     }
@@ -97,6 +103,9 @@ impl FrameRun {
 
     /// Opens every frame where it lies, in the same bytes that it was found in. Gives the places of the plaintext, in order;
     /// where a single tag is wrong, none of it, and wipes what was opened.
+    ///
+    /// # Errors
+    /// [`MessageError::Unauthentic`]; [`MessageError::GivenUp`] for other bytes than the run was found in.
     pub fn open(self, bytes: &mut [u8]) -> Result<Vec<Range<usize>>, MessageError> {
         let opened = self.frames.iter().try_for_each(|place| {
             let whole = place.content.start..place.content.end + TAG_LEN;

@@ -22,6 +22,9 @@ pub struct FrameWriter {
 
 impl FrameWriter {
     /// Appends the header to `out`, as [`Encryptor::begin_issued`](crate::message::Encryptor::begin_issued) does.
+    ///
+    /// # Errors
+    /// [`MessageError::Entropy`].
     pub fn begin(
         issued: IssuedDataKey,
         frame_length: FrameLength,
@@ -33,6 +36,9 @@ impl FrameWriter {
     }
 
     /// Assigns numbers to the frames of a block that is full of plaintext.
+    ///
+    /// # Errors
+    /// [`MessageError::TooManyFrames`]; [`MessageError::GivenUp`] behind the last block or an error.
     pub fn assign(&mut self, block: SealBlock) -> Result<AssignedBlock, MessageError> {
         let first = self.next.take().ok_or(MessageError::GivenUp)?;
         let frames = u32::try_from(block.frames).map_err(|_| MessageError::TooManyFrames)?;
@@ -42,6 +48,9 @@ impl FrameWriter {
     }
 
     /// Assigns numbers to the frames of the block that ends the message: `filled` bytes of plaintext are in it.
+    ///
+    /// # Errors
+    /// As [`assign`](Self::assign); [`MessageError::FrameLength`] where the block has no room for a final frame.
     pub fn assign_last(&mut self, block: SealBlock, filled: usize) -> Result<AssignedBlock, MessageError> {
         let first = self.next.take().ok_or(MessageError::GivenUp)?;
         let regular = filled / self.frame_length.as_usize();
@@ -110,6 +119,9 @@ pub struct AssignedBlock {
 
 impl AssignedBlock {
     /// Seals every frame where it lies. Gives back the block, and how many of its first bytes are frames now.
+    ///
+    /// # Errors
+    /// [`MessageError`], where the cipher fails: not for any plaintext.
     pub fn seal(self) -> Result<(SealedBlock, usize), MessageError> {
         let Self { cipher, mut block, first, last } = self;
         let length = block.frame_length.as_usize();
