@@ -24,8 +24,6 @@ pub(crate) fn run(output: &Output, minutes: f64, crates: bool) -> Table {
     let mut table = Table::new("# Results\n\nWritten by `cargo measure all`.");
     table.join(append::run(output, &append::APPENDERS));
     table.join(verify::run(output, &[]));
-    table.join(kill::run(if output.short { 120 } else { 200 }));
-    table.join(soak::run(if output.short { 0.2 } else { minutes }));
     if crates {
         for (package, bench, what) in CRATES {
             let command = format!("cargo bench -p {package} --bench {bench} -- ratios");
@@ -34,6 +32,9 @@ pub(crate) fn run(output: &Output, minutes: f64, crates: bool) -> Table {
         let what = "Content beside the bare cipher, age, the Python SDK and a TLS echo; data keys";
         printed(&mut table, what, "content_bench", &content());
     }
+    // Last: they measure no speed.
+    table.join(kill::run(if output.short { 120 } else { 200 }));
+    table.join(soak::run(if output.short { 0.2 } else { minutes }));
     if !output.short {
         let root = Path::new(HERE).parent().unwrap();
         std::fs::write(Path::new(HERE).join("RESULTS.md"), table.text()).unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    Output, persisted, rivals,
+    Output, persisted, process, rivals,
     statistics::{median, quantile},
     table::{Row, Table},
 };
@@ -18,7 +18,7 @@ pub(crate) fn run(output: &Output, appenders: &[usize]) -> Table {
     let mut table =
         Table::new("Persisted append: enclave's ledger, unix socket, proxy process, fdatasync; events of 256 bytes");
     let rounds = if output.short { 3 } else { 7 };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = process::runtime();
     for &appenders in appenders {
         let events = (appenders * 500).clamp(1_000, 256 * 1024) / if output.short { 4 } else { 1 };
         let rounds: Vec<_> = (0..rounds)
@@ -43,7 +43,8 @@ pub(crate) fn run(output: &Output, appenders: &[usize]) -> Table {
     table.notes.push(format!(
         "Ratio: time of a loop that writes the same bytes in the batches that formed, each with one write and one fdatasync, by \
          the time of the appends; medians of {} rounds, the two alternating. The proxy joins batches that wait: the second loop \
-         makes as many writes as it did, the third makes those into a file laid out ahead.",
+         makes as many writes as it did, the third makes those into a file laid out ahead. Enclave and proxy have half of the \
+         cores each as threads for their tasks: a Nitro host shares its cores out between the two.",
         rounds
     ));
     table

@@ -9,6 +9,7 @@ use std::{
 use clap::Subcommand;
 use enclave_app::{Parts, clock::KernelBoottime, config::Config};
 use testkit::nsm::{MockHypervisor, MockImage, MockPki};
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use transcode_confidential::time::SystemClock;
 
@@ -31,8 +32,7 @@ pub(crate) fn run(role: Role) -> ExitCode {
         return exit.into();
     }
     let shutdown = CancellationToken::new();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         let terminated = shutdown.clone();
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).unwrap();
         tokio::spawn(async move {
@@ -45,6 +45,12 @@ pub(crate) fn run(role: Role) -> ExitCode {
             Role::Client { .. } => unreachable!("it has run above"),
         }
     })
+}
+
+/// A runtime with the share of this machine's cores that one side gets: those of an enclave are never its parent's as well.
+pub(crate) fn runtime() -> Runtime {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Builder::new_multi_thread().worker_threads((cores / 2).max(1)).enable_all().build().unwrap()
 }
 
 async fn proxy(config: &Path, shutdown: CancellationToken) -> ExitCode {

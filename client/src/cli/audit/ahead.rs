@@ -1,69 +1,66 @@
 //! Verifying on every core: what needs no knowledge of the log is done ahead of the verifier.
 //!
-//! One thread reads the files and cuts them where records end, one digests each file for its footer, as many as there are
-//! cores decode and hash the entries; the caller's thread walks the chain over what they have prepared, in the order of the
-//! log. They share the bytes that were read. The queues between them are short, so memory does not grow with the log.
+//! Whoever has nothing to do takes the next piece of the log: reads it and cuts it where records end, one at a time; then takes
+//! it into the digest of its file, decodes its entries and hashes them. The caller's thread walks the chain over what is
+//! prepared, in the order of the log, and prepares pieces like the others while nothing is ready for it. So there are no more
+//! threads than cores, and none waits for another while there is work. The pieces under way are few, so memory does not grow
+//! with the log.
+
+mod content;
+mod reader;
+mod window;
 
 use std::{
-    collections::VecDeque,
-    io::{self, Read},
+    io,
     ops::Range,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, SendError, SyncSender, sync_channel},
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
+        mpsc::{Receiver, SyncSender, TryRecvError},
     },
     thread,
 };
 
 use indicatif::ProgressBar;
-use sha2::{Digest as _, Sha256};
 use transcode_confidential::{
     audit::{
-        segment::{SegmentHeader, SegmentName, WholeRecords},
+        segment::SegmentName,
         verify::{LogVerifier, Prepared, SealedEvent},
     },
     ids::Digest,
     signature::PublicKey,
 };
 
-use super::stored;
-
-/// Bytes that are read at a time: what is shared stays in the caches of the cores, and little is moved.
-const CHUNK: usize = 256 * 1024;
-/// Chunks that may be under way between two threads.
-const QUEUE: usize = 16;
+use self::{
+    content::Contents,
+    reader::{File, Reader},
+    window::Window,
+};
 
 /// Hands segments to a verifier until they end or it has seen enough, and the events to `sink` if there is one.
 ///
 /// # Errors
 /// The file that cannot be read.
 pub(super) fn verify<'a>(
-    files: impl Iterator<Item = &'a (SegmentName, PathBuf)> + Send,
+    files: impl Iterator<Item = File<'a>> + Send,
     verifier: &mut LogVerifier,
     bar: &ProgressBar,
     sink: Option<&mut dyn FnMut(SealedEvent)>,
 ) -> Result<(), (PathBuf, io::Error)> {
-    let (parts, coming) = sync_channel(QUEUE);
-    let (jobs, waiting) = sync_channel(QUEUE);
-    let (digests, digesting) = sync_channel(QUEUE);
-    let waiting = Mutex::new(waiting);
-    let probable = Mutex::new(None);
-    let how = if sink.is_some() { Prepared::events } else { Prepared::unseen };
+    let workshop = Workshop {
+        reader: Mutex::new(Reader::new(files)),
+        window: Window::default(),
+        contents: Contents::default(),
+        probable: Mutex::new(None),
+        prepare: if sink.is_some() { Prepared::events } else { Prepared::unseen },
+    };
     thread::scope(|scope| {
-        scope.spawn(move || digest(&digesting));
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| prepare(&waiting, &probable, how));
+        for _ in 1..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| workshop.help());
         }
-        scope.spawn(move || {
-            let mut reader = Reader { parts, jobs, digests, used: VecDeque::new() };
-            for (name, path) in files {
-                if reader.segment(*name, path).is_err() {
-                    return;
-                }
-            }
-        });
-        walk(coming, verifier, &probable, bar, sink)
+        let walked = walk(&workshop, verifier, bar, sink);
+        workshop.window.close();
+        walked
     })
 }
 
@@ -83,175 +80,102 @@ enum Part {
     Failed(PathBuf, io::Error),
 }
 
-/// These of the bytes that were read.
-struct Piece(Arc<Vec<u8>>, Range<usize>);
-
-/// Whole records to be prepared, and where they go then.
-struct Job(Piece, SyncSender<Prepared>);
-
-/// What the digesting thread is told.
-enum Digesting {
-    Begin,
-    Bytes(Piece),
-    Tell(SyncSender<Digest>),
+/// Whole records to be prepared.
+struct Job {
+    /// These of the bytes that were read.
+    bytes: Arc<Vec<u8>>,
+    range: Range<usize>,
+    done: SyncSender<Prepared>,
 }
 
-/// The verifier has seen enough: nobody takes what is read any more.
-struct Gone;
-
-impl<T> From<SendError<T>> for Gone {
-    fn from(_: SendError<T>) -> Self {
-        Self
-    }
+/// What all threads share.
+struct Workshop<I> {
+    reader: Mutex<Reader<I>>,
+    window: Window,
+    contents: Contents,
+    /// The key that probably signed the seals that are read now. Nobody relies on it: a wrong one costs time.
+    probable: Mutex<Option<PublicKey>>,
+    prepare: fn(Arc<Vec<u8>>, Range<usize>) -> Prepared,
 }
 
-struct Reader {
-    parts: SyncSender<Part>,
-    jobs: SyncSender<Job>,
-    digests: SyncSender<Digesting>,
-    /// What was read, oldest first: memory to read into again when the others are done with it.
-    used: VecDeque<Arc<Vec<u8>>>,
-}
-
-impl Reader {
-    fn segment(&mut self, name: SegmentName, path: &Path) -> Result<(), Gone> {
-        self.parts.send(Part::Segment(name))?;
-        match stored::open(path, 0).map(|mut file| self.content(&mut file)) {
-            Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Err(gone)) => Err(gone),
-            Ok(Ok(Err(error))) | Err(error) if packed::is_damage(&error) => {
-                Ok(self.parts.send(Part::Unreadable(error.to_string()))?)
-            }
-            Ok(Ok(Err(error))) | Err(error) => {
-                self.parts.send(Part::Failed(path.to_owned(), error))?;
-                Err(Gone)
-            }
-        }
-    }
-
-    /// Nobody wants more, or the file cannot be read, or neither.
-    fn content(&mut self, file: &mut Box<dyn Read>) -> Result<io::Result<()>, Gone> {
-        let mut head = Vec::new();
-        if let Err(error) = fill(&mut head, file, SegmentHeader::LEN) {
-            return Ok(Err(error));
-        }
-        self.digests.send(Digesting::Begin)?;
-        self.digests.send(Digesting::Bytes(Piece(Arc::new(head.clone()), 0..head.len())))?;
-        self.parts.send(Part::Bytes(head))?;
-        // The start of a record of which more comes.
-        let mut held = Vec::new();
-        let mut readable = true;
+impl<'a, I: Iterator<Item = File<'a>>> Workshop<I> {
+    /// Prepares pieces until there are no more, or nobody wants them.
+    fn help(&self) {
         loop {
-            let mut bytes = self.memory();
-            bytes.append(&mut held);
-            match fill(&mut bytes, file, CHUNK) {
-                Ok(0) => return Ok(Ok(self.parts.send(Part::Bytes(bytes))?)),
-                Ok(_) if !readable => self.parts.send(Part::Bytes(bytes))?,
-                Ok(_) => {
-                    let bytes = Arc::new(bytes);
-                    let whole;
-                    (whole, readable) = self.cut(&bytes)?;
-                    held.extend_from_slice(bytes.get(whole..).unwrap_or_default());
-                    self.used.push_back(bytes);
-                    if !readable {
-                        self.parts.send(Part::Bytes(std::mem::take(&mut held)))?;
-                    }
-                }
-                Err(error) => return Ok(Err(error)),
+            let mut reader = locked(&self.reader);
+            // Who reads waits for room; the others wait for him.
+            if !self.window.await_room() {
+                return;
             }
+            let job = reader.next(&self.window, &self.contents);
+            drop(reader);
+            let Some(job) = job else { return };
+            self.process(job);
         }
     }
 
-    /// Empty memory for a chunk.
-    fn memory(&mut self) -> Vec<u8> {
-        let free = self.used.pop_front_if(|oldest| Arc::strong_count(oldest) == 1).and_then(Arc::into_inner);
-        let mut bytes = free.unwrap_or_default();
-        bytes.clear();
-        bytes
-    }
-
-    /// Has the whole records among the bytes prepared; gives where they end, and whether more bytes could make a record of
-    /// what follows.
-    fn cut(&self, bytes: &Arc<Vec<u8>>) -> Result<(usize, bool), Gone> {
-        let mut start = 0;
-        loop {
-            let found = WholeRecords::of(bytes.get(start..).unwrap_or_default());
-            let end = start + found.length;
-            let piece = |range| Piece(Arc::clone(bytes), range);
-            let mut content = None;
-            let footer = start + found.footer.unwrap_or(found.length);
-            self.digests.send(Digesting::Bytes(piece(start..footer)))?;
-            if found.footer.is_some() {
-                // The footer names the digest of what lies before it.
-                let (tell, told) = sync_channel(1);
-                self.digests.send(Digesting::Tell(tell))?;
-                self.digests.send(Digesting::Bytes(piece(footer..end)))?;
-                content = Some(told);
-            }
-            if found.length > 0 {
-                let (done, prepared) = sync_channel(1);
-                self.jobs.send(Job(piece(start..end), done))?;
-                self.parts.send(Part::Records { prepared, bytes: found.length, content })?;
-            }
-            if found.footer.is_none() {
-                return Ok((end, found.damage.is_none()));
-            }
-            start = end;
+    /// Prepares one piece, if there is one to be had at once.
+    fn help_once(&self) -> bool {
+        let mut reader = match self.reader.try_lock() {
+            Ok(reader) => reader,
+            Err(TryLockError::Poisoned(reader)) => reader.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        if !self.window.has_room() {
+            return false;
         }
+        let job = reader.next(&self.window, &self.contents);
+        drop(reader);
+        job.map(|job| self.process(job)).is_some()
     }
-}
 
-/// Reads on behind what there is, at most `length` bytes; gives how many.
-fn fill(bytes: &mut Vec<u8>, file: &mut Box<dyn Read>, length: usize) -> io::Result<usize> {
-    bytes.reserve(length);
-    file.by_ref().take(length as u64).read_to_end(bytes)
-}
-
-/// The key that probably signed the seals that are read now. Nobody relies on it: a wrong one costs time.
-type Probable = Mutex<Option<PublicKey>>;
-
-fn prepare(waiting: &Mutex<Receiver<Job>>, probable: &Probable, how: impl Fn(Arc<Vec<u8>>, Range<usize>) -> Prepared) {
-    loop {
-        let job = locked(waiting).recv();
-        let Ok(Job(Piece(bytes, range), done)) = job else { return };
-        let key = *locked(probable);
-        let (prepared, last) = how(bytes, range).with_seals(key);
+    fn process(&self, Job { bytes, range, done }: Job) {
+        self.contents.digest();
+        let key = *locked(&self.probable);
+        let (prepared, last) = (self.prepare)(bytes, range).with_seals(key);
         if last != key {
-            *locked(probable) = last;
+            *locked(&self.probable) = last;
         }
         // Who waited may have seen enough.
         let _ = done.send(prepared);
     }
-}
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+    /// What another thread will give, or has given; meanwhile prepares what comes behind. `None` where it ended without an
+    /// answer: it has panicked, and the scope passes that on.
+    fn answer<T>(&self, coming: &Receiver<T>) -> Option<T> {
+        loop {
+            match coming.try_recv() {
+                Ok(answer) => return Some(answer),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) if self.help_once() => {}
+                Err(TryRecvError::Empty) => return coming.recv().ok(),
+            }
+        }
+    }
 
-fn digest(digesting: &Receiver<Digesting>) {
-    let mut content = Sha256::new();
-    for step in digesting {
-        match step {
-            Digesting::Begin => content = Sha256::new(),
-            Digesting::Bytes(Piece(bytes, range)) => content.update(bytes.get(range).unwrap_or_default()),
-            Digesting::Tell(tell) => {
-                let _ = tell.send(Digest::new(content.clone().finalize().into()));
+    fn next_part(&self) -> Option<Part> {
+        loop {
+            if let Some(part) = self.window.take() {
+                return Some(part);
+            }
+            if !self.help_once() {
+                return self.window.await_part();
             }
         }
     }
 }
 
-/// The caller's thread. What it takes over is dropped when it has seen enough, and so the others end.
-fn walk(
-    coming: Receiver<Part>,
+/// The caller's thread.
+fn walk<'a, I: Iterator<Item = File<'a>>>(
+    workshop: &Workshop<I>,
     verifier: &mut LogVerifier,
-    probable: &Probable,
     bar: &ProgressBar,
     mut sink: Option<&mut dyn FnMut(SealedEvent)>,
 ) -> Result<(), (PathBuf, io::Error)> {
-    for part in coming {
+    while !verifier.has_failed()
+        && let Some(part) = workshop.next_part()
+    {
         match part {
-            _ if verifier.has_failed() => break,
             Part::Segment(name) => verifier.segment(name),
             Part::Bytes(bytes) => {
                 match &mut sink {
@@ -261,9 +185,8 @@ fn walk(
                 bar.inc(bytes.len() as u64);
             }
             Part::Records { prepared, bytes, content } => {
-                // A thread that ends without an answer has panicked, and the scope passes that on.
-                let Ok(mut prepared) = prepared.recv() else { break };
-                if let Some(content) = content.and_then(|told| told.recv().ok()) {
+                let Some(mut prepared) = workshop.answer(&prepared) else { break };
+                if let Some(content) = content.and_then(|content| workshop.answer(&content)) {
                     prepared = prepared.after_content(content);
                 }
                 match &mut sink {
@@ -271,7 +194,7 @@ fn walk(
                     None => verifier.push_unseen(prepared),
                 }
                 // In a log that does not begin with the opening of an epoch, this is where its key becomes known.
-                let mut probable = locked(probable);
+                let mut probable = locked(&workshop.probable);
                 *probable = probable.or_else(|| verifier.epoch_key());
                 drop(probable);
                 bar.inc(bytes as u64);
@@ -281,4 +204,8 @@ fn walk(
         }
     }
     Ok(())
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

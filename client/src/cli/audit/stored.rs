@@ -247,7 +247,7 @@ impl Segments {
 }
 
 /// Opens a segment file, packed or not, at a position in the segment.
-pub(super) fn open(path: &Path, position: u64) -> io::Result<Box<dyn Read>> {
+pub(super) fn open(path: &Path, position: u64) -> io::Result<Box<dyn Read + Send>> {
     let mut file = File::open(path)?;
     if path.extension().is_none_or(|extension| extension == "seg") {
         file.seek(SeekFrom::Start(position))?;
@@ -266,7 +266,7 @@ pub(super) fn open(path: &Path, position: u64) -> io::Result<Box<dyn Read>> {
 /// A segment file that is opened when it is read: what is wrong with its beginning is found like the rest.
 struct Content<'p> {
     path: &'p Path,
-    reader: Option<Box<dyn Read>>,
+    reader: Option<Box<dyn Read + Send>>,
 }
 
 impl Read for Content<'_> {
