@@ -183,11 +183,30 @@ fn verified_on_several_threads_a_spoilt_log_is_called_what_one_thread_calls_it()
     log.roll();
     log.batch(vec![used("film-3", 1)]);
     log.unsealed(vec![used("film-3", 1)]);
-    let whole = log.segments();
+    assert_called_the_same(&audit, log.segments(), 40);
+}
+
+#[test]
+fn a_log_of_more_than_may_be_under_way_at_once_is_called_what_one_thread_calls_it() {
+    let audit = Audit::new();
+    let mut log = audit.log.clone();
+    for _ in 0..3 {
+        log.roll();
+        for _ in 0..14 {
+            log.batch(vec![used("film-3", 1); 1_000]);
+        }
+    }
+    let bytes: usize = log.segments().iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(bytes > 17 * 256 * 1024, "what may be read ahead, and more: {bytes}");
+    assert_called_the_same(&audit, log.segments(), 2);
+}
+
+/// Spoils each segment in `places`, by a flipped bit and by a missing end, and has both verify.
+fn assert_called_the_same(audit: &Audit, whole: &[Segment], places: usize) {
     let mut spoilt: Vec<Vec<Segment>> = vec![whole.to_vec()];
     for file in 0..whole.len() {
         let length = whole[file].1.len();
-        for at in (0..length).step_by(length / 40) {
+        for at in (0..length).step_by(length / places) {
             let (mut flipped, mut cut) = (whole.to_vec(), whole.to_vec());
             flipped[file].1[at] ^= 1;
             cut[file].1.truncate(at);
