@@ -8,14 +8,19 @@
     reason = "tests fail loudly"
 )]
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use serde_json::{Value, json};
 use testkit::{
     log_maker::{LogMaker, Segment, used, verify},
     nsm::{MockHypervisor, MockImage},
+    segments,
 };
-use transcode_confidential::{audit::verify::Verdict, protocol::api::ReceiptText, time::SystemClock};
+use transcode_confidential::{
+    audit::{segment::RecordKind, verify::Verdict},
+    protocol::api::ReceiptText,
+    time::SystemClock,
+};
 
 /// A log in a directory, and what its auditor has.
 struct Audit {
@@ -199,6 +204,25 @@ fn a_log_of_more_than_may_be_under_way_at_once_is_called_what_one_thread_calls_i
     let bytes: usize = log.segments().iter().map(|(_, bytes)| bytes.len()).sum();
     assert!(bytes > 17 * 256 * 1024, "what may be read ahead, and more: {bytes}");
     assert_called_the_same(&audit, log.segments(), 2);
+}
+
+#[test]
+fn a_segment_that_ends_more_often_than_parts_may_wait_is_called_what_one_thread_calls_it() {
+    let audit = Audit::new();
+    let mut segments = audit.log.segments().to_vec();
+    let (_, closed) = segments.iter_mut().find(|(_, bytes)| ends_in_a_footer(bytes)).unwrap();
+    let footer = closed[segments::records(closed).pop().unwrap().0..].to_vec();
+    (0..100).for_each(|_| closed.extend_from_slice(&footer));
+    let (said, heard) = std::sync::mpsc::sync_channel(1);
+    thread::spawn(move || {
+        assert_called_the_same(&audit, &segments, 2);
+        said.send(()).unwrap();
+    });
+    heard.recv_timeout(Duration::from_secs(120)).expect("a verdict");
+}
+
+fn ends_in_a_footer(segment: &[u8]) -> bool {
+    segments::records(segment).pop().is_some_and(|(_, record)| record.kind == RecordKind::Footer)
 }
 
 /// Spoils each segment in `places`, by a flipped bit and by a missing end, and has both verify.

@@ -103,8 +103,8 @@ impl<'a, I: Iterator<Item = File<'a>>> Workshop<I> {
     fn help(&self) {
         loop {
             let mut reader = locked(&self.reader);
-            // Who reads waits for room; the others wait for him.
-            if !self.window.await_room() {
+            // Who reads waits for room; the others wait for him. What was cut already may be just what the verifier waits for.
+            if !reader.has_jobs() && !self.window.await_room() {
                 return;
             }
             let job = reader.next(&self.window, &self.contents);
@@ -121,7 +121,7 @@ impl<'a, I: Iterator<Item = File<'a>>> Workshop<I> {
             Err(TryLockError::Poisoned(reader)) => reader.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        if !self.window.has_room() {
+        if !reader.has_jobs() && !self.window.has_room() {
             return false;
         }
         let job = reader.next(&self.window, &self.contents);

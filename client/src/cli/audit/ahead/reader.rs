@@ -45,6 +45,11 @@ impl<'a, I: Iterator<Item = File<'a>>> Reader<I> {
         Self { files, open: None, jobs: VecDeque::new(), used: VecDeque::new() }
     }
 
+    /// Whether records are cut and not yet given out: more is read only when there are none.
+    pub(super) fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
     /// Reads on, putting what is read into the window, until there are records to be prepared; `None` where there are no more,
     /// and the window is closed then.
     pub(super) fn next(&mut self, window: &Window, contents: &Contents) -> Option<Job> {
