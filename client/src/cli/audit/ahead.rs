@@ -109,8 +109,9 @@ impl<'a, I: Iterator<Item = File<'a>>> Workshop<I> {
             }
             let job = reader.next(&self.window, &self.contents);
             drop(reader);
-            let Some(job) = job else { return };
-            self.process(job);
+            if let Some(job) = job {
+                self.process(job);
+            }
         }
     }
 

@@ -50,10 +50,10 @@ impl<'a, I: Iterator<Item = File<'a>>> Reader<I> {
         !self.jobs.is_empty()
     }
 
-    /// Reads on, putting what is read into the window, until there are records to be prepared; `None` where there are no more,
-    /// and the window is closed then.
+    /// Reads on, putting what is read into the window, until there are records to be prepared; `None` where the window is full
+    /// before, or where there are no more: it is closed then.
     pub(super) fn next(&mut self, window: &Window, contents: &Contents) -> Option<Job> {
-        while self.jobs.is_empty() {
+        while self.jobs.is_empty() && window.has_room() {
             let read = match self.open.take() {
                 Some(open) => self.read_on(open, window, contents),
                 None => match self.files.next() {
